@@ -1,0 +1,143 @@
+"""fsrep: replicates the versions of filesystems from a sender to a receiver.
+
+These are the public names; a plugin needs no others. They are imported on first use, so
+that a command which needs few of them starts fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fsrep_core.errors import (
+        BrokenEndpointError,
+        BusyError,
+        ConfigError,
+        ConflictError,
+        ConnectivityError,
+        FsrepError,
+        InterruptedStreamError,
+        InvalidRequestError,
+        OutOfSpaceError,
+        PermissionDeniedError,
+        PluginError,
+        StaleTokenError,
+        StorageError,
+        TimeoutExpiredError,
+        VersionMissingError,
+    )
+    from fsrep_core.hookspecs import EndpointSpec, ObserverSpec, PluginSpec, hookimpl
+    from fsrep_core.runtime.processes import (
+        ProcessOutput,
+        feed_process,
+        open_process_stream,
+        run_process,
+    )
+    from fsrep_core.runtime.pump import pump
+    from fsrep_core.runtime.registry import Registry
+    from fsrep_core.streams import ByteStream
+    from fsrep_core.transports import EndpointContext, StorageChoice, Transport
+    from fsrep_core.values import (
+        Capabilities,
+        CreateVersionRequest,
+        CursorRequest,
+        DestroyVersionsRequest,
+        Filesystem,
+        Inventory,
+        InventoryRequest,
+        Problem,
+        ReceiveRequest,
+        ReceiveResponse,
+        ResumeToken,
+        SendRequest,
+        SendResponse,
+        Side,
+        SizeEstimate,
+        Version,
+        VersionKind,
+        VersionResult,
+    )
+
+_HOMES = {
+    "errors": (
+        "BrokenEndpointError BusyError ConfigError ConflictError ConnectivityError FsrepError "
+        "InterruptedStreamError InvalidRequestError OutOfSpaceError PermissionDeniedError "
+        "PluginError StaleTokenError StorageError TimeoutExpiredError VersionMissingError"
+    ),
+    "hookspecs": "EndpointSpec ObserverSpec PluginSpec hookimpl",
+    "runtime.processes": "ProcessOutput feed_process open_process_stream run_process",
+    "runtime.pump": "pump",
+    "runtime.registry": "Registry",
+    "streams": "ByteStream",
+    "transports": "EndpointContext StorageChoice Transport",
+    "values": (
+        "Capabilities CreateVersionRequest CursorRequest DestroyVersionsRequest Filesystem "
+        "Inventory InventoryRequest Problem ReceiveRequest ReceiveResponse ResumeToken "
+        "SendRequest SendResponse Side SizeEstimate Version VersionKind VersionResult"
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "BrokenEndpointError",
+    "BusyError",
+    "ByteStream",
+    "Capabilities",
+    "ConfigError",
+    "ConflictError",
+    "ConnectivityError",
+    "CreateVersionRequest",
+    "CursorRequest",
+    "DestroyVersionsRequest",
+    "EndpointContext",
+    "EndpointSpec",
+    "Filesystem",
+    "FsrepError",
+    "InterruptedStreamError",
+    "InvalidRequestError",
+    "Inventory",
+    "InventoryRequest",
+    "ObserverSpec",
+    "OutOfSpaceError",
+    "PermissionDeniedError",
+    "PluginError",
+    "PluginSpec",
+    "Problem",
+    "ProcessOutput",
+    "ReceiveRequest",
+    "ReceiveResponse",
+    "Registry",
+    "ResumeToken",
+    "SendRequest",
+    "SendResponse",
+    "Side",
+    "SizeEstimate",
+    "StaleTokenError",
+    "StorageChoice",
+    "StorageError",
+    "TimeoutExpiredError",
+    "Transport",
+    "Version",
+    "VersionKind",
+    "VersionMissingError",
+    "VersionResult",
+    "feed_process",
+    "hookimpl",
+    "open_process_stream",
+    "pump",
+    "run_process",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  (the type is that of the name)
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME_OF)

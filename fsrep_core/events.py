@@ -1,0 +1,134 @@
+"""What happens in a run, told to every observer as frozen values.
+
+Events come in the order in which things happened, from one task, while the run goes
+on. Bytes are told while they move, at most a few times a second for each step.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from fsrep_core.reports import ReplicationReport, RunReport, StepReport
+from fsrep_core.values import Problem
+
+__all__ = [
+    "BytesMoved",
+    "Event",
+    "FilesystemFinished",
+    "FilesystemPlanned",
+    "RunFinished",
+    "RunStarted",
+    "RunStateChanged",
+    "StepFinished",
+    "StepStarted",
+    "StepStateChanged",
+    "Warned",
+]
+
+
+@attrs.frozen(kw_only=True)
+class RunStarted:
+    """A run of a job begins."""
+
+    job: str
+
+
+@attrs.frozen(kw_only=True)
+class RunStateChanged:
+    """The run's machine moved."""
+
+    job: str
+    from_state: str
+    to_state: str
+    attempt: int
+    problem: Problem | None = None
+    sleep_seconds: float | None = None
+    """How long the run waits before it goes on, where it waits."""
+
+
+@attrs.frozen(kw_only=True)
+class FilesystemPlanned:
+    """A filesystem has a plan, or a conflict. Told again with every new plan."""
+
+    job: str
+    replication: ReplicationReport
+
+
+@attrs.frozen(kw_only=True)
+class StepStarted:
+    """A step begins, or begins again."""
+
+    job: str
+    filesystem: str
+    step: StepReport
+
+
+@attrs.frozen(kw_only=True)
+class StepStateChanged:
+    """A step's machine moved."""
+
+    job: str
+    filesystem: str
+    step: StepReport
+    from_state: str
+
+
+@attrs.frozen(kw_only=True)
+class BytesMoved:
+    """Bytes of a step moved since the last event of this kind."""
+
+    job: str
+    filesystem: str
+    step: StepReport
+    new_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class StepFinished:
+    """A step is completed, or failed for this attempt (``step.problem``)."""
+
+    job: str
+    filesystem: str
+    step: StepReport
+
+
+@attrs.frozen(kw_only=True)
+class FilesystemFinished:
+    """Nothing more is done for this filesystem in this attempt."""
+
+    job: str
+    replication: ReplicationReport
+
+
+@attrs.frozen(kw_only=True)
+class Warned:
+    """Something the operator should know that stops nothing."""
+
+    job: str
+    message: str
+    filesystem: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RunFinished:
+    """A run of a job ended. Always the last event of a run, also when it is cancelled."""
+
+    job: str
+    report: RunReport
+    interrupted: bool = False
+
+
+Event: TypeAlias = (
+    RunStarted
+    | RunStateChanged
+    | FilesystemPlanned
+    | StepStarted
+    | StepStateChanged
+    | BytesMoved
+    | StepFinished
+    | FilesystemFinished
+    | Warned
+    | RunFinished
+)

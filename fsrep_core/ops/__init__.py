@@ -1,0 +1,1 @@
+"""What operators use: configuration, jobs, reports, metrics, progress, the command line."""

@@ -1,0 +1,180 @@
+"""The storages and transports that are installed, by name.
+
+Plugins are found through the entry-point group ``fsrep``. Each is imported on its own:
+one that fails is kept with its error, which is raised only when a job selects it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from fsrep_core.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fsrep_core.transports import Transport
+
+__all__ = ["ENTRY_POINT_GROUP", "Offer", "PluginStatus", "Registry", "load_plugins"]
+
+ENTRY_POINT_GROUP = "fsrep"
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """One storage or transport that a plugin added."""
+
+    name: str
+    kind: str
+    """``storage`` or ``transport``."""
+    config_class: type[Any]
+    """An attrs class; its fields are the options."""
+    create: Callable[[Any], Any]
+    """Makes the storage or transport from an instance of ``config_class``."""
+    summary: str
+    plugin: str
+    """The entry point that added it."""
+
+
+@attrs.frozen(kw_only=True)
+class PluginStatus:
+    """One entry point of the group, as found."""
+
+    name: str
+    distribution: str
+    version: str
+    origin: str
+    """The module and attribute that the entry point names."""
+    error: str | None = None
+    """Why it cannot be used; ``None`` = it is loaded."""
+
+
+@attrs.define(eq=False)
+class Registry:
+    """Collects what plugins offer. Given to each plugin's ``register`` hook."""
+
+    plugins: list[PluginStatus] = attrs.field(factory=list)
+    _offers: dict[tuple[str, str], Offer] = attrs.field(factory=dict)
+    _loading: str = ""
+
+    def add_storage(
+        self,
+        name: str,
+        create: Callable[[Any], object],
+        *,
+        config_class: type[Any],
+        summary: str,
+    ) -> None:
+        """Offer a storage.
+
+        :param create: makes the endpoint from an instance of ``config_class``
+        :raises PluginError: the name is taken, or ``config_class`` is no attrs class
+        """
+        self._add("storage", name, create, config_class, summary)
+
+    def add_transport(
+        self,
+        name: str,
+        create: Callable[[Any], Transport],
+        *,
+        config_class: type[Any],
+        summary: str,
+    ) -> None:
+        """Offer a transport. Parameters and errors as with :meth:`add_storage`."""
+        self._add("transport", name, create, config_class, summary)
+
+    def offers(self, kind: str) -> tuple[Offer, ...]:
+        """All offers of a kind, by name."""
+        return tuple(offer for (each, _), offer in sorted(self._offers.items()) if each == kind)
+
+    def find(self, kind: str, name: str) -> Offer:
+        """The offer of this kind and name.
+
+        :raises PluginError: there is none; names the nearest, and the plugins that are
+            broken, since one of them may be the missing one
+        """
+        offer = self._offers.get((kind, name))
+        if offer is not None:
+            return offer
+        raise PluginError(
+            f"no plugin offers the {kind} {name!r}",
+            hint=self._hint(kind, name),
+        )
+
+    def _hint(self, kind: str, name: str) -> str:
+        import difflib
+
+        known = [offer.name for offer in self.offers(kind)]
+        near = difflib.get_close_matches(name, known, n=1)
+        parts = [f"did you mean {near[0]!r}?"] if near else []
+        parts.append(f"installed: {', '.join(known) or 'none'}")
+        broken = [f"{each.name} ({each.error})" for each in self.plugins if each.error]
+        if broken:
+            parts.append(f"broken plugins: {'; '.join(broken)}")
+        return "; ".join(parts)
+
+    def _add(
+        self,
+        kind: str,
+        name: str,
+        create: Callable[[Any], Any],
+        config_class: type[Any],
+        summary: str,
+    ) -> None:
+        if not attrs.has(config_class):
+            raise PluginError(
+                f"the config class of {kind} {name!r} is not an attrs class: {config_class!r}"
+            )
+        taken = self._offers.get((kind, name))
+        if taken is not None:
+            raise PluginError(
+                f"the {kind} {name!r} is already offered by the plugin {taken.plugin!r}"
+            )
+        self._offers[kind, name] = Offer(
+            name=name,
+            kind=kind,
+            config_class=config_class,
+            create=create,
+            summary=summary,
+            plugin=self._loading,
+        )
+
+    def load(self, entry_point: importlib.metadata.EntryPoint) -> None:
+        """Import one plugin and let it register. A failure is recorded, never raised."""
+        distribution = entry_point.dist
+        self._loading = entry_point.name
+        before = dict(self._offers)
+        error = None
+        try:
+            entry_point.load().register(self)
+        except Exception as exc:  # noqa: BLE001  (a stranger's import may raise anything)
+            self._offers = before
+            error = f"{type(exc).__name__}: {exc}"
+        self.plugins.append(
+            PluginStatus(
+                name=entry_point.name,
+                distribution=distribution.name if distribution else "unknown",
+                version=distribution.version if distribution else "unknown",
+                origin=entry_point.value,
+                error=error,
+            )
+        )
+
+
+def load_plugins(
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+) -> Registry:
+    """Load every installed plugin, or the ones given.
+
+    :returns: a registry; broken plugins are in its ``plugins``, with their error
+    """
+    registry = Registry()
+    if entry_points is None:
+        entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for entry_point in sorted(entry_points, key=lambda each: each.name):
+        registry.load(entry_point)
+    return registry

@@ -1,0 +1,1 @@
+"""Bytes to frames to one dialogue, and back, without input or output."""
