@@ -63,6 +63,7 @@ class FsrepError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.facts_stated = temporary is not None or local is not None
         if temporary is not None:
             self.temporary = temporary
         if local is not None:

@@ -65,7 +65,7 @@ class PlanningFailed:
 
 @attrs.frozen
 class WaitOver:
-    """The time has come, or someone asked not to wait for it."""
+    """The time to try again has come."""
 
 
 @attrs.frozen
