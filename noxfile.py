@@ -88,6 +88,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def changelog(session: nox.Session) -> None:
+    """Show how the fragments in ``changelog.d`` will read; changes nothing."""
+    session.install(*group("changelog"))
+    session.run("towncrier", "build", "--draft", "--version", PROJECT["project"]["version"])
+
+
+@nox.session
 def btrfs(session: nox.Session) -> None:
     """Tests on real btrfs filesystems: needs root, btrfs-progs and loop devices."""
     session.install(".", *group("test"))
