@@ -1,4 +1,40 @@
 """From two inventories to steps, or to a conflict that explains itself.
 
-Pure: no input or output, no clock, no trio.
+Pure: no input or output, no clock, no trio. What comes in are the values that the two
+endpoints answered; what goes out are values that say what to do, and why.
+
+==============  ==================================================================
+module          what it holds
+==============  ==================================================================
+``patterns``    which filesystems a job means
+``policy``      what a job allows and prefers
+``plan``        the outcome: steps or a conflict for each filesystem
+``conflicts``   the words of every conflict
+``filesystem``  the plan of one filesystem: every rule, in order
+``inventory``   the plan of a job: selection, and children after their parents
+==============  ==================================================================
 """
+
+from fsrep_core.planning.filesystem import plan_filesystem
+from fsrep_core.planning.inventory import make_plan
+from fsrep_core.planning.patterns import check_pattern, parse_pattern, select_filesystems
+from fsrep_core.planning.plan import Conflict, ConflictKind, FilesystemPlan, Plan
+from fsrep_core.planning.policy import Base, Diverged, Initial, Policy, StaleToken, Steps
+
+__all__ = [
+    "Base",
+    "Conflict",
+    "ConflictKind",
+    "Diverged",
+    "FilesystemPlan",
+    "Initial",
+    "Plan",
+    "Policy",
+    "StaleToken",
+    "Steps",
+    "check_pattern",
+    "make_plan",
+    "parse_pattern",
+    "plan_filesystem",
+    "select_filesystems",
+]

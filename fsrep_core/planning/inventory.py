@@ -1,0 +1,88 @@
+"""The plan of a job: the filesystems that it means, each planned on its own.
+
+What is wrong with one filesystem is its own conflict and never reaches another. The one
+tie between filesystems is that a child waits for its parent, where the receiver nests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from fsrep_core.planning.filesystem import plan_filesystem
+from fsrep_core.planning.patterns import Selection, select
+from fsrep_core.planning.plan import FilesystemPlan, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from fsrep_core.planning.policy import Policy
+    from fsrep_core.values import Filesystem, Inventory
+
+__all__ = ["make_plan"]
+
+
+def make_plan(
+    sender: Inventory, receiver: Inventory, *, patterns: Sequence[str], policy: Policy
+) -> Plan:
+    """Plan every filesystem of the sender that the patterns select.
+
+    :raises InvalidRequestError: a pattern cannot be used
+    """
+    senders = {each.name: each for each in sender.filesystems}
+    receivers = {each.name: each for each in receiver.filesystems}
+    selection = select(patterns, senders)
+    missing: Collection[str] = ()
+    if receiver.capabilities.nests:
+        missing = {name for name in selection.names if not _exists(receivers.get(name))}
+    plans = []
+    for name in selection.names:
+        plan = plan_filesystem(
+            senders[name],
+            receivers.get(name),
+            policy=policy,
+            sender_capabilities=sender.capabilities,
+            receiver_capabilities=receiver.capabilities,
+        )
+        plans.append(_after_parent(plan, missing))
+    return Plan(filesystems=tuple(plans), warnings=_warnings(selection, len(senders)))
+
+
+def _exists(filesystem: Filesystem | None) -> bool:
+    """Tell whether children can be received below it.
+
+    What a cut first receive left is not yet a filesystem: throwing its token away
+    would take everything below it along.
+    """
+    if filesystem is None:
+        return False
+    return bool(filesystem.versions) or filesystem.placeholder or filesystem.resume_token is None
+
+
+def _after_parent(plan: FilesystemPlan, missing: Collection[str]) -> FilesystemPlan:
+    if not plan.steps or plan.filesystem not in missing:
+        return plan
+    ancestor, slash, _ = plan.filesystem.rpartition("/")
+    while slash:
+        if ancestor in missing:
+            reason = f"waits until {ancestor} exists on the receiver, because it holds this one"
+            return attrs.evolve(plan, waits_for=ancestor, reasons=(*plan.reasons, reason))
+        ancestor, slash, _ = ancestor.rpartition("/")
+    return plan
+
+
+def _warnings(selection: Selection, sender_count: int) -> tuple[str, ...]:
+    warnings = [
+        f"the pattern {text!r} "
+        + ("takes nothing away" if text.startswith("!") else "matches no filesystem of the sender")
+        for text in selection.idle_patterns
+    ]
+    if not selection.names:
+        warnings.append(
+            f"no filesystem is selected: the patterns leave nothing of the {sender_count} "
+            "that the sender has"
+            if sender_count
+            else "no filesystem is selected: the sender has none"
+        )
+    return tuple(warnings)
