@@ -9,6 +9,7 @@ the contract is reported as such, and never as a failure of something else.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,10 +29,11 @@ from fsrep_core.values import (
     Side,
     SizeEstimate,
     Version,
+    VersionResult,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
     from fsrep_core.runtime.registry import Registry
     from fsrep_core.streams import ByteStream
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
         InventoryRequest,
         ReceiveRequest,
         SendRequest,
-        VersionResult,
     )
 
 __all__ = ["HOOK_NAMES", "Endpoint", "SideSettings", "open_endpoint"]
@@ -53,8 +54,6 @@ HOOK_NAMES = tuple(
     name for name, value in vars(EndpointSpec).items() if hasattr(value, "fsrep_spec")
 )
 """The hooks of an endpoint, in the order in which the contract lists them."""
-
-_OPTIONAL_VERSION = (Version, type(None))
 
 
 @attrs.frozen(kw_only=True)
@@ -98,9 +97,7 @@ class Endpoint:
         except pluggy.PluginValidationError as error:
             raise PluginError(f"the {name} does not keep the contract: {error}") from error
         self._hook = manager.hook
-        missing = [
-            each for each in HOOK_NAMES if not getattr(self._hook, each).get_hookimpls()
-        ]
+        missing = [each for each in HOOK_NAMES if not getattr(self._hook, each).get_hookimpls()]
         if missing:
             raise PluginError(
                 f"the {name} lacks part of the contract: {', '.join(missing)}",
@@ -110,29 +107,28 @@ class Endpoint:
 
     async def inventory(self, request: InventoryRequest) -> Inventory:
         """See :meth:`~fsrep_core.EndpointSpec.inventory`."""
-        return await self._call("inventory", Inventory, request)
+        return self._checked("inventory", await self._call("inventory", request), Inventory)
 
     async def size_estimate(self, request: SendRequest) -> SizeEstimate:
         """See :meth:`~fsrep_core.EndpointSpec.size_estimate`."""
-        return await self._call("size_estimate", SizeEstimate, request)
+        return self._checked(
+            "size_estimate", await self._call("size_estimate", request), SizeEstimate
+        )
 
     async def replication_cursor(self, request: CursorRequest) -> Version | None:
         """See :meth:`~fsrep_core.EndpointSpec.replication_cursor`."""
-        return await self._call("replication_cursor", _OPTIONAL_VERSION, request)
+        answer = await self._call("replication_cursor", request)
+        return None if answer is None else self._checked("replication_cursor", answer, Version)
 
     async def create_version(self, request: CreateVersionRequest) -> tuple[VersionResult, ...]:
         """See :meth:`~fsrep_core.EndpointSpec.create_version`."""
-        results = await self._call("create_version", tuple, request)
-        self._check_count("create_version", results, len(request.filesystems))
-        return results
+        answer = await self._call("create_version", request)
+        return self._results("create_version", answer, len(request.filesystems))
 
-    async def destroy_versions(
-        self, request: DestroyVersionsRequest
-    ) -> tuple[VersionResult, ...]:
+    async def destroy_versions(self, request: DestroyVersionsRequest) -> tuple[VersionResult, ...]:
         """See :meth:`~fsrep_core.EndpointSpec.destroy_versions`."""
-        results = await self._call("destroy_versions", tuple, request)
-        self._check_count("destroy_versions", results, len(request.versions))
-        return results
+        answer = await self._call("destroy_versions", request)
+        return self._results("destroy_versions", answer, len(request.versions))
 
     @asynccontextmanager
     async def send(self, request: SendRequest) -> AsyncIterator[SendResponse]:
@@ -141,8 +137,7 @@ class Endpoint:
         if not isinstance(opened, AbstractAsyncContextManager):
             raise self._broken("send", "an async context manager", opened)
         async with opened as response:
-            if not isinstance(response, SendResponse):
-                raise self._broken("send", "SendResponse", response)
+            self._checked("send", response, SendResponse)
             if response.stream is None:
                 raise BrokenEndpointError(
                     f"the {self.name} opened no stream for {request.filesystem}"
@@ -158,19 +153,12 @@ class Endpoint:
         """
         answer = self._hook.receive(request=request, stream=self._throttled(stream))
         response = await self._awaited("receive", answer)
-        if not isinstance(response, ReceiveResponse):
-            raise self._broken("receive", "ReceiveResponse", response)
-        return response
+        return self._checked("receive", response, ReceiveResponse)
 
-    async def _call(
-        self, hook: str, wanted: type[AnswerT] | tuple[type, ...], request: Any
-    ) -> Any:  # noqa: ANN401  (the public methods name the types)
-        scope = trio.CancelScope(deadline=trio.current_time() + self._call_timeout_seconds)
-        with scope:
-            answer = await self._awaited(hook, getattr(self._hook, hook)(request=request))
-            if not isinstance(answer, wanted):
-                raise self._broken(hook, getattr(wanted, "__name__", "Version or None"), answer)
-            return answer
+    async def _call(self, hook: str, request: object) -> object:
+        """Call a hook under the deadline of calls without a stream."""
+        with trio.CancelScope(deadline=trio.current_time() + self._call_timeout_seconds):
+            return await self._awaited(hook, getattr(self._hook, hook)(request=request))
         raise TimeoutExpiredError(
             f"the {self.name} gave no answer to {hook} within "
             f"{self._call_timeout_seconds:g} seconds",
@@ -187,9 +175,18 @@ class Endpoint:
             return stream
         return ThrottledStream(stream, rate_limit_bytes_per_second=self._rate_limit)
 
-    def _check_count(self, hook: str, results: tuple[object, ...], count: int) -> None:
+    def _checked(self, hook: str, answer: object, wanted: type[AnswerT]) -> AnswerT:
+        if not isinstance(answer, wanted):
+            raise self._broken(hook, wanted.__name__, answer)
+        return answer
+
+    def _results(self, hook: str, answer: object, count: int) -> tuple[VersionResult, ...]:
+        results = tuple(
+            self._checked(hook, each, VersionResult) for each in self._checked(hook, answer, tuple)
+        )
         if len(results) != count:
             raise self._broken(hook, f"{count} results", f"{len(results)} results")
+        return results
 
     def _broken(self, hook: str, wanted: str, given: object) -> BrokenEndpointError:
         shown = given if isinstance(given, str) else type(given).__qualname__
@@ -223,9 +220,7 @@ async def open_endpoint(
 
     def create_storage() -> object:
         offer = registry.find("storage", settings.storage)
-        options = structure_options(
-            offer.config_class, settings.storage_options, f"{side}.storage"
-        )
+        options = structure_options(offer.config_class, settings.storage_options, f"{side}.storage")
         return offer.create(options)
 
     context = EndpointContext(

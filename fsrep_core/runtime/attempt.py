@@ -1,0 +1,291 @@
+"""The work of one plan: workers take steps from one queue until none can go on.
+
+A worker brings one step of one filesystem to its end and goes back to the queue, so
+that the oldest step of all filesystems is always next. While it works, a watchdog
+stands over it: a cancel scope whose deadline moves whenever bytes move or the step
+advances. A slow receiver is not a dead peer; only standing still is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from fsrep_core.errors import BrokenEndpointError, TimeoutExpiredError
+from fsrep_core.events import FilesystemFinished, StepFinished, StepStarted
+from fsrep_core.machines.queue import WorkQueue
+from fsrep_core.machines.run import Run
+from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, StepFailed, StepState
+from fsrep_core.runtime.binding import Endpoint
+from fsrep_core.runtime.classify import classify
+from fsrep_core.runtime.context import bind
+from fsrep_core.runtime.metering import MeteredStream
+from fsrep_core.runtime.narrator import Narrator
+from fsrep_core.runtime.settings import JobSettings
+from fsrep_core.runtime.survey import estimate_steps, send_request
+from fsrep_core.values import CursorRequest, PlannedStep, Problem, ReceiveRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator, Mapping
+
+    from fsrep_core.machines.replication import Replication
+    from fsrep_core.machines.step import Step, StepEvent
+
+__all__ = ["STEP_ACTIONS", "Attempt", "step_label"]
+
+PROGRESS_INTERVAL_SECONDS = 0.5
+
+
+def step_label(filesystem: str, planned: PlannedStep) -> str:
+    """Name a step as messages do: ``fs@to (full)`` or ``fs(@from => @to)``."""
+    to_name = planned.to_version.relative_name
+    if planned.from_version is None:
+        return f"{filesystem}{to_name} ({'mark' if planned.mark_only else 'full'})"
+    return f"{filesystem}({planned.from_version.relative_name} => {to_name})"
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """One plan and the machines that carry it out."""
+
+    settings: JobSettings
+    sender: Endpoint
+    receiver: Endpoint
+    machine: Run
+    narrator: Narrator
+    replan_after_first: frozenset[str]
+    """Filesystems whose first step resumes a token: what follows is planned anew."""
+    estimates: bool
+    """Whether the sender can say how big a step will be."""
+    progressed: Callable[[], None]
+    """Called when a step is completed."""
+    _queue: WorkQueue = attrs.field(init=False, factory=WorkQueue)
+    _ended_by: Problem | None = attrs.field(init=False, default=None)
+    _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    async def work(self) -> Problem | None:
+        """Do all that can be done.
+
+        :returns: the problem, not local to a filesystem, that ended the attempt early;
+            ``None`` = there was none
+        """
+        self._queue, stranded = WorkQueue.of(self.machine.replications.values())
+        for replication in stranded:
+            self._fail_with_parent(replication)
+        async with trio.open_nursery() as nursery:
+            if self.estimates:
+                nursery.start_soon(self._estimate)
+            async with trio.open_nursery() as workers:
+                for _ in range(self.settings.concurrency):
+                    workers.start_soon(self._worker, workers.cancel_scope)
+            nursery.cancel_scope.cancel()
+        return self._ended_by
+
+    async def _worker(self, scope: trio.CancelScope) -> None:
+        while not self._queue.exhausted:
+            replication = self._queue.take()
+            if replication is None:
+                await self._changed.wait()
+                continue
+            name = replication.filesystem
+            self.machine.active.add(name)
+            try:
+                with bind(filesystem=name):
+                    problem = await self._advance_one_step(replication)
+            finally:
+                self.machine.active.discard(name)
+            self._settle(replication, problem)
+            if problem is not None and not problem.local:
+                self._ended_by = self._ended_by or problem
+                scope.cancel()
+            self._changed.set()
+            self._changed = trio.Event()
+
+    def _settle(self, replication: Replication, problem: Problem | None) -> None:
+        """Put a replication back into the queue, or take it out of the attempt."""
+        if problem is None and not self._must_replan(replication):
+            self._queue.step_completed(replication)
+        else:
+            for descendant in self._queue.release(replication):
+                if problem is not None:
+                    self._fail_with_parent(descendant)
+        if problem is not None or replication.completed:
+            self.narrator.filesystem(FilesystemFinished, replication)
+
+    def _must_replan(self, replication: Replication) -> bool:
+        """Tell whether a resumed step was just completed and others would follow."""
+        return replication.filesystem in self.replan_after_first and not replication.completed
+
+    def _fail_with_parent(self, replication: Replication) -> None:
+        parent = self.machine.replications.get(replication.waits_for or "")
+        cause = parent.problem if parent is not None else None
+        replication.fail(
+            Problem(
+                message=(
+                    f"its parent {replication.waits_for} does not exist on the receiver"
+                    + (f" and failed: {cause.message}" if cause else "")
+                ),
+                temporary=cause.temporary if cause else False,
+                local=True,
+                kind="parent-failed",
+                hint=f"repair {replication.waits_for} first",
+            )
+        )
+        self.narrator.filesystem(FilesystemFinished, replication)
+
+    async def _advance_one_step(self, replication: Replication) -> Problem | None:
+        """Bring the first pending step to its end, or record why it stays."""
+        step = replication.current_step
+        assert step is not None  # noqa: S101  (only such are in the queue)
+        label = step_label(replication.filesystem, step.planned)
+        step.started_at = self.narrator.now()
+        self.narrator.step(StepStarted, replication, step)
+        problem = None
+        try:
+            with bind(step=label):
+                while not step.completed:
+                    await self._do(replication, step, label)
+        except Exception as error:  # noqa: BLE001  (classified; the caller decides)
+            problem = classify(error)
+            replication.advance(StepFailed(problem))
+        else:
+            step.finished_at = self.narrator.now()
+            self.progressed()
+        self.narrator.step(StepFinished, replication, step)
+        return problem
+
+    async def _do(self, replication: Replication, step: Step, label: str) -> None:
+        """Do what the step's state asks for, under the watchdog, and advance it."""
+        from_state = step.state
+        timeout_seconds = self.settings.progress_timeout_seconds
+        watchdog = trio.CancelScope(deadline=trio.current_time() + timeout_seconds)
+        with watchdog:
+            event = await STEP_ACTIONS[from_state](self, replication, step, watchdog)
+            replication.advance(event)
+            self.narrator.step_state(replication, step, from_state.value)
+            return
+        raise TimeoutExpiredError(
+            f"{label}: nothing moved for {timeout_seconds:g} seconds",
+            temporary=True,
+            local=True,
+            hint="see what the storage is doing; raise progress_timeout if it is only slow",
+        )
+
+    async def _replicate(
+        self, replication: Replication, step: Step, watchdog: trio.CancelScope
+    ) -> StepEvent:
+        """Send and receive; the sender's stream is closed before anything else is asked."""
+        planned = step.planned
+        cause: Exception | None = None
+        try:
+            async with self.sender.send(
+                send_request(self.settings.name, replication.filesystem, planned)
+            ) as response:
+                assert response.stream is not None  # noqa: S101  (Endpoint has checked)
+                step.resumed = response.resumed
+                if response.size_bytes is not None:
+                    step.expected_bytes = response.size_bytes
+                stream = MeteredStream(
+                    response.stream,
+                    self._progress_callback(replication, step, watchdog),
+                    interval_seconds=PROGRESS_INTERVAL_SECONDS,
+                )
+                request = self._receive_request(
+                    replication.filesystem, planned, resumed=response.resumed
+                )
+                try:
+                    answer = await self.receiver.receive(request, stream)
+                except Exception as error:
+                    cause = error
+                    raise
+        except Exception as error:
+            # What closing the sender's stream says after the receive failed is an echo.
+            if cause is not None and error is not cause:
+                raise cause from None
+            raise
+        if answer.version.guid != planned.to_version.guid:
+            raise BrokenEndpointError(
+                f"the {self.receiver.name} committed {replication.filesystem}"
+                f"{answer.version.relative_name} with the guid {answer.version.guid} where "
+                f"{planned.to_version.guid} was sent",
+                hint="do not trust that version; report this to the author of the plugin",
+            )
+        for warning in answer.warnings:
+            self.narrator.warn(warning, filesystem=replication.filesystem)
+        return ReceiverCommitted()
+
+    def _receive_request(
+        self, filesystem: str, planned: PlannedStep, *, resumed: bool
+    ) -> ReceiveRequest:
+        unused_token = planned.resume_token is not None and not resumed
+        return ReceiveRequest(
+            job=self.settings.name,
+            filesystem=filesystem,
+            from_version=planned.from_version,
+            to_version=planned.to_version,
+            intermediates=planned.intermediates,
+            resume_token=planned.resume_token if resumed else None,
+            clear_resume_token=planned.clear_resume_token or unused_token,
+            rollback=planned.rollback,
+        )
+
+    async def _mark(
+        self, replication: Replication, step: Step, _watchdog: trio.CancelScope
+    ) -> StepEvent:
+        """Move the sender's cursor to what the receiver has confirmed."""
+        wanted = step.planned.to_version
+        cursor = await self.sender.replication_cursor(
+            CursorRequest(job=self.settings.name, filesystem=replication.filesystem, move_to=wanted)
+        )
+        if cursor is None or cursor.guid != wanted.guid:
+            raise BrokenEndpointError(
+                f"the {self.sender.name} did not move the cursor of {replication.filesystem} "
+                f"to {wanted.relative_name}",
+                hint="report this to the author of the plugin",
+            )
+        return CursorMoved()
+
+    def _progress_callback(
+        self, replication: Replication, step: Step, watchdog: trio.CancelScope
+    ) -> Callable[[int], None]:
+        def moved(total_bytes: int) -> None:
+            new_bytes = total_bytes - step.transferred_bytes
+            step.transferred_bytes = total_bytes
+            watchdog.deadline = trio.current_time() + self.settings.progress_timeout_seconds
+            self.narrator.bytes_moved(replication, step, new_bytes)
+
+        return moved
+
+    async def _estimate(self) -> None:
+        """Learn the sizes of steps that have not begun, while work goes on."""
+        await estimate_steps(
+            self.settings,
+            self.sender,
+            self._steps_of_unknown_size(),
+            learn=_learn,
+            warn=lambda filesystem, message: self.narrator.warn(message, filesystem=filesystem),
+        )
+
+    def _steps_of_unknown_size(self) -> Iterator[tuple[Step, str, PlannedStep]]:
+        for replication in self.machine.replications.values():
+            for step in replication.pending_steps:
+                if step.started_at is None and not step.planned.mark_only:
+                    yield step, replication.filesystem, step.planned
+
+
+def _learn(step: Step, size_bytes: int | None) -> None:
+    if step.expected_bytes is None:
+        step.expected_bytes = size_bytes
+
+
+STEP_ACTIONS: Mapping[
+    StepState,
+    Callable[[Attempt, Replication, Step, trio.CancelScope], Awaitable[StepEvent]],
+] = {
+    StepState.REPLICATION_READY: Attempt._replicate,  # noqa: SLF001  (the table is the class's)
+    StepState.MARK_REPLICATED_READY: Attempt._mark,  # noqa: SLF001
+}
+"""What each state of a step asks for; a state that is not here is terminal."""
