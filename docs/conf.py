@@ -10,18 +10,26 @@ copyright = f"2026, {author}"  # noqa: A001  (the name that Sphinx reads)
 release = importlib.metadata.version("fsrep")
 version = ".".join(release.split(".")[:2])
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
-suppress_warnings = ["myst.strikethrough"]
 
 html_theme = "furo"
 html_title = "fsrep"
 html_static_path = ["_static"]
 html_copy_source = False
 
+autodoc_class_signature = "mixed"
+autodoc_default_options = {"members": True, "show-inheritance": True, "undoc-members": True}
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+
 nitpicky = True
+nitpick_ignore_regex = [
+    # What other projects document; their inventories lie on the network.
+    ("py:.*", r"(abc|attrs|collections|contextlib|enum|importlib|pluggy|pytest|trio|typing)\..+"),
+    ("py:class", r"(AbstractAsyncContextManager|Event|Path|[A-Z][a-z]*T)"),
+    # Internals have no page; public docstrings may still say where something is decided.
+    ("py:.*", r"fsrep_core\.(machines|ops|planning|runtime|wire)(\..+)?"),
+]
