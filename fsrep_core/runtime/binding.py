@@ -20,7 +20,7 @@ import trio
 from fsrep_core.errors import BrokenEndpointError, PluginError, TimeoutExpiredError
 from fsrep_core.hookspecs import EndpointSpec
 from fsrep_core.runtime.options import structure_options
-from fsrep_core.runtime.throttle import ThrottledStream
+from fsrep_core.runtime.throttle import RateLimit, ThrottledStream
 from fsrep_core.transports import EndpointContext, StorageChoice
 from fsrep_core.values import (
     Inventory,
@@ -87,7 +87,9 @@ class Endpoint:
         call_timeout_seconds: float = 600.0,
     ) -> None:
         self.name = name
-        self._rate_limit = rate_limit_bytes_per_second
+        self._rate_limit = (
+            None if rate_limit_bytes_per_second is None else RateLimit(rate_limit_bytes_per_second)
+        )
         self._call_timeout_seconds = call_timeout_seconds
         manager = pluggy.PluginManager("fsrep")
         manager.add_hookspecs(EndpointSpec)
@@ -173,7 +175,7 @@ class Endpoint:
     def _throttled(self, stream: ByteStream) -> ByteStream:
         if self._rate_limit is None:
             return stream
-        return ThrottledStream(stream, rate_limit_bytes_per_second=self._rate_limit)
+        return ThrottledStream(stream, self._rate_limit)
 
     def _checked(self, hook: str, answer: object, wanted: type[AnswerT]) -> AnswerT:
         if not isinstance(answer, wanted):
