@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         VersionMissingError,
     )
     from fsrep_core.hookspecs import EndpointSpec, ObserverSpec, PluginSpec, hookimpl
+    from fsrep_core.quantities import parse_duration, parse_rate, parse_size
     from fsrep_core.runtime.processes import (
         ProcessOutput,
         feed_process,
@@ -66,6 +67,7 @@ _HOMES = {
         "PluginError StaleTokenError StorageError TimeoutExpiredError VersionMissingError"
     ),
     "hookspecs": "EndpointSpec ObserverSpec PluginSpec hookimpl",
+    "quantities": "parse_duration parse_rate parse_size",
     "runtime.processes": "ProcessOutput feed_process open_process_stream run_process",
     "runtime.pump": "pump",
     "runtime.registry": "Registry",
@@ -125,6 +127,9 @@ __all__ = [
     "feed_process",
     "hookimpl",
     "open_process_stream",
+    "parse_duration",
+    "parse_rate",
+    "parse_size",
     "pump",
     "run_process",
 ]
