@@ -9,8 +9,10 @@ module          what it holds
 ``patterns``    which filesystems a job means
 ``policy``      what a job allows and prefers
 ``plan``        the outcome: steps or a conflict for each filesystem
-``conflicts``   the words of every conflict
+``comparison``  one filesystem on both sides: the base, and what follows it
 ``filesystem``  the plan of one filesystem: every rule, in order
+``conflicts``   the words of every conflict
+``reasons``     the words of every choice
 ``inventory``   the plan of a job: selection, and children after their parents
 ==============  ==================================================================
 """

@@ -22,12 +22,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
 from fsrep_core.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Pattern", "Selection", "check_pattern", "parse_pattern", "select", "select_filesystems"]
 
@@ -72,7 +74,7 @@ def parse_pattern(text: str) -> Pattern:
     excludes = text.startswith("!")
     glob = text[1:] if excludes else text
     components = glob.split("/")
-    defect = _find_defect(glob, components)
+    defect = next(_find_defects(glob, components), None)
     if defect is not None:
         what, hint = defect
         raise InvalidRequestError(f"pattern {text!r} {what}", local=False, hint=hint)
@@ -127,22 +129,23 @@ def select_filesystems(patterns: Sequence[str], names: Iterable[str]) -> tuple[s
     return select(patterns, names).names
 
 
-def _find_defect(glob: str, components: Sequence[str]) -> tuple[str, str] | None:
+def _find_defects(glob: str, components: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Tell what is wrong and what to write instead; the first counts."""
+    bare = glob.rstrip("/")
     if not glob:
-        return "is empty", "name a filesystem, or '**' for all"
+        yield "is empty", "name a filesystem, or '**' for all"
     if glob.startswith("/"):
-        return "is absolute", "names are relative to the storage's root: leave out the first '/'"
+        yield "is absolute", "names are relative to the storage's root: leave out the first '/'"
     if glob.endswith("/"):
-        return "ends in '/'", f"write {glob.rstrip('/')!r}, or {glob.rstrip('/') + '/**'!r}"
+        yield "ends in '/'", f"write {bare!r}, or {bare + '/**'!r} for what is below it too"
     if "" in components:
-        return "has an empty component ('//')", "put one '/' between components"
+        yield "has an empty component ('//')", "put one '/' between components"
     if "." in components or ".." in components:
-        return "has a '.' or '..' component", "name the filesystem from the storage's root"
+        yield "has a '.' or '..' component", "name the filesystem from the storage's root"
     if any("**" in component and component != "**" for component in components):
-        return "has '**' beside other characters", "'**' stands alone between '/'; use '*' within"
+        yield "has '**' beside other characters", "'**' stands alone between '/'; within, use '*'"
     if any(_has_unclosed_set(component) for component in components):
-        return "has a '[' that is not closed in its component", "close it, or write '[[]' for '['"
-    return None
+        yield "has a '[' that is not closed in its component", "close it; write '[[]' to mean '['"
 
 
 def _has_unclosed_set(component: str) -> bool:
