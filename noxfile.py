@@ -13,6 +13,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # CI runs on what the machine has
 nox.options.sessions = ["lint", "types", "tests", "docs"]
