@@ -1,0 +1,113 @@
+"""Finds and reads the configuration file.
+
+The first of these that exists is read:
+
+1. what ``--config`` names, or else the variable ``FSREP_CONFIG``;
+2. ``fsrep.toml`` in the working directory, if it belongs to the user who runs fsrep or
+   to root: a stranger's file in a shared directory must not decide what root replicates;
+3. ``$XDG_CONFIG_HOME/fsrep/fsrep.toml`` (``~/.config/fsrep/fsrep.toml``);
+4. ``/etc/fsrep/fsrep.toml``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsrep_core.errors import ConfigError
+from fsrep_core.ops.config import Config, parse_config, read_tables
+from fsrep_core.runtime.options import OptionsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fsrep_core.runtime.registry import Registry
+
+__all__ = ["ConfigFileError", "find_config", "load_config"]
+
+SIZE_LIMIT_BYTES = 1024 * 1024
+"""More than anyone writes by hand; keeps a wrong path from filling the memory."""
+
+
+class ConfigFileError(ConfigError):
+    """What is wrong with a configuration file, a line for each mistake."""
+
+    def __init__(self, path: Path, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("\n".join(f"{path}: {line}" for line in lines))
+
+
+def find_config(explicit: Path | None, environment: Mapping[str, str]) -> Path:
+    """Decide which file to read.
+
+    :raises ConfigError: there is none, or it belongs to a stranger
+    """
+    named = explicit or (
+        Path(environment["FSREP_CONFIG"]) if environment.get("FSREP_CONFIG") else None
+    )
+    if named is not None:
+        return named
+    here = Path("fsrep.toml")
+    if here.exists():
+        owner = here.stat().st_uid
+        if owner not in {os.geteuid(), 0}:
+            raise ConfigError(
+                f"{here.resolve()} belongs to the user with the number {owner} and is not used",
+                hint="name it with --config if you trust it",
+            )
+        return here
+    home = environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME", "/")) / ".config"
+    places = [Path(home) / "fsrep" / "fsrep.toml", Path("/etc/fsrep/fsrep.toml")]
+    for place in places:
+        if place.exists():
+            return place
+    raise ConfigError(
+        f"no configuration file: looked for ./{here}, {', '.join(map(str, places))}",
+        hint='write one with "fsrep init", or name one with --config or FSREP_CONFIG',
+    )
+
+
+def load_config(path: Path, registry: Registry) -> Config:
+    """Read a file and check everything that can be checked without running anything.
+
+    :raises ConfigFileError: the file cannot be used; every mistake is listed
+    """
+    from fsrep_core.ops.checks import check_jobs
+
+    try:
+        tables = read_tables(_read_text(path))
+    except OptionsError as exc:
+        raise ConfigFileError(path, [str(mistake) for mistake in exc.mistakes]) from exc
+    jobs, mistakes = parse_config(tables)
+    raw_jobs = tables.get("job")
+    if isinstance(raw_jobs, list):
+        mistakes += check_jobs(raw_jobs, registry)
+    if mistakes:
+        raise ConfigFileError(path, [str(mistake) for mistake in mistakes])
+    return Config(job=tuple(jobs))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(SIZE_LIMIT_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise ConfigFileError(
+            path, ['there is no such file; write one with "fsrep init", or correct --config']
+        ) from exc
+    except OSError as exc:
+        raise ConfigFileError(
+            path, [f"cannot be read: {exc.strerror}; it must be a file that you may read"]
+        ) from exc
+    if len(content) > SIZE_LIMIT_BYTES:
+        raise ConfigFileError(
+            path, [f"is larger than {SIZE_LIMIT_BYTES} bytes; this is no configuration of fsrep"]
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise ConfigFileError(
+            path, [f"line {line}: not valid UTF-8; save the file in that encoding"]
+        ) from exc
