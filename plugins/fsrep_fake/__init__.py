@@ -1,1 +1,87 @@
-"""To come."""
+"""Replication without disks, networks or clocks: for tests, demos and plugin authors.
+
+Two parts that are useful on their own: the storage ``memory`` keeps the whole endpoint
+contract over data of this process, and the transport ``fake`` carries any storage's
+hooks while it fails on purpose, by a script that can be repeated.
+
+Names are imported on first use, so that a command which selects neither stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fsrep_core import hookimpl
+
+if TYPE_CHECKING:
+    from fsrep_core import Registry
+    from fsrep_fake.config import MemoryConfig
+    from fsrep_fake.content import Generated
+    from fsrep_fake.memory import MemoryStorage
+    from fsrep_fake.stores import MemoryStore, named_store, reset_stores
+
+_HOME_OF = {
+    "Generated": "content",
+    "MemoryConfig": "config",
+    "MemoryStorage": "memory",
+    "MemoryStore": "stores",
+    "named_store": "stores",
+    "reset_stores": "stores",
+}
+
+__all__ = [
+    "Generated",
+    "MemoryConfig",
+    "MemoryStorage",
+    "MemoryStore",
+    "named_store",
+    "plugin",
+    "reset_stores",
+]
+
+
+class FakePlugin:
+    """Registers the storage ``memory`` and the transport ``fake``."""
+
+    @hookimpl
+    def register(self, registry: Registry) -> None:
+        """Add both under their names."""
+        from fsrep_fake.config import MemoryConfig
+
+        registry.add_storage(
+            "memory",
+            _create_memory,
+            config_class=MemoryConfig,
+            summary="versions that exist only in this process, for tests",
+        )
+
+
+plugin = FakePlugin()
+
+
+def _create_memory(config: MemoryConfig) -> MemoryStorage:
+    from fsrep_fake.memory import MemoryStorage
+    from fsrep_fake.stores import named_store
+
+    return MemoryStorage(
+        named_store(config.store),
+        resumable=config.resumable,
+        estimates=config.estimates,
+        batched=config.batched,
+        bookmarks=config.bookmarks,
+        nests=config.nests,
+    )
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  (the type is that of the name)
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
