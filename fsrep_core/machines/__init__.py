@@ -3,12 +3,12 @@
 Pure: no input or output, no clock, no trio. Each machine is an enum of states, frozen
 events and one transition table that *is* the machine; the classes around the tables
 hold what goes with a state (problem, bytes, dates) and make the reports. Whoever drives
-them acts first and tells the machine afterwards what happened.
+them acts first and tells the machine afterwards what happened. The interpreter of the
+tables is :mod:`fsrep_core.table`.
 
 =============  ==========================================================
 module         what it holds
 =============  ==========================================================
-``table``      the interpreter: one lookup, loud when a move is illegal
 ``step``       one send/receive and the move of the cursor after it
 ``replication``  the steps of one filesystem, in order, and their builder
 ``queue``      whose step is next: oldest first, parents before children
@@ -20,7 +20,7 @@ from fsrep_core.machines.queue import WorkQueue
 from fsrep_core.machines.replication import Replication, ReplicationBuilder, ReplicationState
 from fsrep_core.machines.run import Run, RunState
 from fsrep_core.machines.step import Step, StepState
-from fsrep_core.machines.table import IllegalTransitionError, advance
+from fsrep_core.table import IllegalTransitionError, advance
 
 __all__ = [
     "IllegalTransitionError",

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from fsrep_core.machines.step import Step, StepEvent, StepFailed
-from fsrep_core.machines.table import IllegalTransitionError, Table, advance, is_terminal
 from fsrep_core.reports import ReplicationReport, StepReport
+from fsrep_core.table import IllegalTransitionError, Table, advance, is_terminal
 from fsrep_core.values import Problem
 
 if TYPE_CHECKING:
-    from fsrep_core.values import PlannedStep
+    from fsrep_core.values import PlannedStep, Version
 
 __all__ = [
     "TRANSITIONS",
@@ -76,6 +76,7 @@ class Replication:
     _completed: list[Step]
     _pending: deque[Step]
     _earlier: tuple[StepReport, ...]
+    _base: Version | None
 
     @property
     def current_step(self) -> Step | None:
@@ -96,6 +97,11 @@ class Replication:
     def completed_count(self) -> int:
         """How many steps of this plan are completed."""
         return len(self._completed)
+
+    @property
+    def newest_common(self) -> Version | None:
+        """The newest version that both sides are known to have; ``None`` = none."""
+        return self._completed[-1].planned.to_version if self._completed else self._base
 
     @property
     def can_retry(self) -> bool:
@@ -147,6 +153,7 @@ class Replication:
             filesystem=self.filesystem,
             status=self.state.value,
             problem=self.problem,
+            newest_common=self.newest_common,
             completed=self.step_reports(),
             pending=tuple(step.report() for step in self._pending),
             reasons=self.reasons,
@@ -158,11 +165,13 @@ class Replication:
 class ReplicationBuilder:
     """Collects the steps of one filesystem, then makes its replication.
 
+    ``base`` is the newest version that both sides have before the first step.
     ``earlier`` are the completed steps of former plans of the same run, for the report.
     """
 
     filesystem: str
     reasons: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    base: Version | None = attrs.field(default=None, kw_only=True)
     waits_for: str | None = attrs.field(default=None, kw_only=True)
     warnings: Iterable[str] = attrs.field(default=(), kw_only=True)
     earlier: tuple[StepReport, ...] = attrs.field(default=(), kw_only=True)
@@ -200,4 +209,5 @@ class ReplicationBuilder:
             completed=[],
             pending=deque(self._steps),
             earlier=self.earlier,
+            base=self.base,
         )

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from fsrep_core.machines.replication import Replication
-from fsrep_core.machines.table import Table, advance, is_terminal
 from fsrep_core.reports import ReplicationReport, RunReport
+from fsrep_core.table import Table, advance, is_terminal
 from fsrep_core.values import Problem
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 import attrs
 
-from fsrep_core.machines.table import Table, advance, is_terminal
 from fsrep_core.reports import StepReport
+from fsrep_core.table import Table, advance, is_terminal
 from fsrep_core.values import PlannedStep, Problem
 
 __all__ = [

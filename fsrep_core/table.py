@@ -1,4 +1,4 @@
-"""The interpreter of every transition table here: a lookup.
+"""The interpreter of every transition table, of machines and of the wire: a lookup.
 
 A table maps each state to the events that it takes, and each of those to the state that
 follows. A terminal state is a visible empty row. What is not in the table is illegal:
