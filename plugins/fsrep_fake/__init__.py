@@ -16,25 +16,39 @@ from fsrep_core import hookimpl
 
 if TYPE_CHECKING:
     from fsrep_core import Registry
-    from fsrep_fake.config import MemoryConfig
+    from fsrep_fake.config import FakeConfig, MemoryConfig
     from fsrep_fake.content import Generated
+    from fsrep_fake.fake import FakeEndpoint, FakeTransport
+    from fsrep_fake.faults import ACTIONS, OPERATIONS, Fault, Script, SeededFaults
+    from fsrep_fake.journal import Call
     from fsrep_fake.memory import MemoryStorage
     from fsrep_fake.stores import MemoryStore, named_store, reset_stores
 
-_HOME_OF = {
-    "Generated": "content",
-    "MemoryConfig": "config",
-    "MemoryStorage": "memory",
-    "MemoryStore": "stores",
-    "named_store": "stores",
-    "reset_stores": "stores",
+_HOMES = {
+    "config": "FakeConfig MemoryConfig",
+    "content": "Generated",
+    "fake": "FakeEndpoint FakeTransport",
+    "faults": "ACTIONS OPERATIONS Fault Script SeededFaults",
+    "journal": "Call",
+    "memory": "MemoryStorage",
+    "stores": "MemoryStore named_store reset_stores",
 }
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "ACTIONS",
+    "OPERATIONS",
+    "Call",
+    "FakeConfig",
+    "FakeEndpoint",
+    "FakeTransport",
+    "Fault",
     "Generated",
     "MemoryConfig",
     "MemoryStorage",
     "MemoryStore",
+    "Script",
+    "SeededFaults",
     "named_store",
     "plugin",
     "reset_stores",
@@ -47,13 +61,19 @@ class FakePlugin:
     @hookimpl
     def register(self, registry: Registry) -> None:
         """Add both under their names."""
-        from fsrep_fake.config import MemoryConfig
+        from fsrep_fake.config import FakeConfig, MemoryConfig
 
         registry.add_storage(
             "memory",
             _create_memory,
             config_class=MemoryConfig,
-            summary="versions that exist only in this process, for tests",
+            summary="Versions exist only in this process, for tests.",
+        )
+        registry.add_transport(
+            "fake",
+            _create_fake,
+            config_class=FakeConfig,
+            summary="The storage is in this process; calls fail by a script, for tests.",
         )
 
 
@@ -72,6 +92,16 @@ def _create_memory(config: MemoryConfig) -> MemoryStorage:
         bookmarks=config.bookmarks,
         nests=config.nests,
     )
+
+
+def _create_fake(config: FakeConfig) -> FakeTransport:
+    from fsrep_fake.fake import FakeTransport
+    from fsrep_fake.faults import SeededFaults
+
+    script = (
+        config.faults if config.seed is None else SeededFaults(config.seed, rate=config.fault_rate)
+    )
+    return FakeTransport(script, buffer_bytes=config.buffer_bytes)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  (the type is that of the name)

@@ -1,10 +1,13 @@
-"""The options of the memory storage, as a job's configuration names them."""
+"""The options of ``memory`` and ``fake``, as a job's configuration names them."""
 
 from __future__ import annotations
 
 import attrs
 
-__all__ = ["MemoryConfig"]
+from fsrep_core import parse_size
+from fsrep_fake.faults import Fault
+
+__all__ = ["FakeConfig", "MemoryConfig"]
 
 
 @attrs.frozen(kw_only=True)
@@ -23,3 +26,29 @@ class MemoryConfig:
     """Show cursors as bookmarks, which outlive their snapshot as a base."""
     nests: bool = False
     """Receive a filesystem only where its parent exists."""
+
+
+@attrs.frozen(kw_only=True)
+class FakeConfig:
+    """Options of the transport ``fake``. Without any, nothing goes wrong."""
+
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong, exactly: tables with the fields of :class:`~fsrep_fake.Fault`."""
+    seed: int | None = attrs.field(default=None)
+    """Lets calls fail by chance, the same with the same seed."""
+    fault_rate: float = attrs.field(
+        default=0.1, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+    )
+    """The share of calls that fail, where there is a seed."""
+    buffer_bytes: int = attrs.field(
+        default=64 * 1024,
+        alias="buffer",
+        validator=attrs.validators.ge(4),
+        metadata={"parse": parse_size},
+    )
+    """How much of a stream is read ahead at most, such as ``"64 KiB"``."""
+
+    @seed.validator
+    def _check_seed(self, _attribute: attrs.Attribute[int | None], value: int | None) -> None:
+        if value is not None and self.faults:
+            raise ValueError("give faults or a seed, not both")

@@ -1,0 +1,150 @@
+"""What the fake transport was asked and what came of it, call by call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import attrs
+import trio
+
+from fsrep_core import (
+    CreateVersionRequest,
+    CursorRequest,
+    DestroyVersionsRequest,
+    FsrepError,
+    InventoryRequest,
+    Problem,
+    ReceiveRequest,
+    SendRequest,
+)
+from fsrep_fake.faults import Fault, Operation, Script, find_fault
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Call", "Entry", "Journal", "Request"]
+
+Request: TypeAlias = (
+    InventoryRequest
+    | SendRequest
+    | ReceiveRequest
+    | CursorRequest
+    | CreateVersionRequest
+    | DestroyVersionsRequest
+)
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One call that has ended. Times are trio's clock."""
+
+    number: int
+    """In the order in which the calls began, from 1."""
+    operation: Operation
+    filesystem: str | None
+    """``None`` where the request names none, or several."""
+    request: Request
+    outcome: str
+    """``done``; ``left`` = a stream that was not read to its end; ``cancelled``; or the
+    kind of the error (``problem`` says more), or the class of a foreign exception."""
+    problem: Problem | None
+    fault: Fault | None
+    """What the script had for this call, pinned to it: as the only fault of a script, it
+    befalls the same call again."""
+    moved_bytes: int
+    started_at: float
+    ended_at: float
+
+
+@attrs.define(eq=False)
+class Journal:
+    """Counts calls, asks the script about each, and keeps a record of it."""
+
+    script: Script | tuple[Fault, ...]
+    calls: list[Call] = attrs.field(factory=list)
+    """Those that have ended, in the order in which they did."""
+    _counts: Counter[tuple[str, ...]] = attrs.field(factory=Counter)
+    _number: int = 0
+
+    def begin(self, operation: Operation, request: Request) -> Entry:
+        """Open the record of a call, which is a context: its end is that of the call."""
+        filesystem = getattr(request, "filesystem", None)
+        self._number += 1
+        self._counts[operation,] += 1
+        self._counts[operation, str(filesystem)] += 1
+        of_filesystem = self._counts[operation, str(filesystem)]
+        fault = find_fault(
+            self.script,
+            operation,
+            filesystem,
+            of_operation=self._counts[operation,],
+            of_filesystem=of_filesystem,
+        )
+        if fault is not None:
+            fault = attrs.evolve(fault, filesystem=filesystem, occurrence=of_filesystem)
+        return Entry(self, self._number, operation, filesystem, request, fault)
+
+
+@attrs.define(eq=False)
+class Entry:
+    """The record of a call that goes on."""
+
+    journal: Journal
+    number: int
+    operation: Operation
+    filesystem: str | None
+    request: Request
+    fault: Fault | None
+    moved_bytes: int = 0
+    unfinished: bool = False
+    """The call's stream has not been read to its end."""
+    failure: FsrepError | None = None
+    """What went wrong in the call's stream."""
+    opened: bool = False
+    """The caller has the stream: an error that comes now is the caller's own."""
+    _started_at: float = attrs.field(init=False, factory=trio.current_time)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.opened and not isinstance(exc, trio.Cancelled):
+            error: BaseException | None = self.failure
+        else:
+            error = exc
+        problem = None
+        if isinstance(error, FsrepError):
+            outcome = error.kind
+            problem = Problem(
+                message=error.message,
+                temporary=error.temporary,
+                local=error.local,
+                kind=error.kind,
+                hint=error.hint,
+            )
+        elif isinstance(error, trio.Cancelled):
+            outcome = "cancelled"
+        elif error is not None:
+            outcome = type(error).__name__
+        else:
+            outcome = "left" if self.unfinished else "done"
+        self.journal.calls.append(
+            Call(
+                number=self.number,
+                operation=self.operation,
+                filesystem=self.filesystem,
+                request=self.request,
+                outcome=outcome,
+                problem=problem,
+                fault=self.fault,
+                moved_bytes=self.moved_bytes,
+                started_at=self._started_at,
+                ended_at=trio.current_time(),
+            )
+        )

@@ -1,0 +1,67 @@
+"""A pair of memory storages, and short ways to ask them."""
+
+import attrs
+import pytest
+
+from fsrep_core import CursorRequest, InventoryRequest, ReceiveRequest, SendRequest
+from fsrep_fake import FakeTransport, MemoryStorage, MemoryStore
+
+JOB = "job"
+
+
+@attrs.define(eq=False)
+class Pair:
+    """A store full of versions, an empty one, and an endpoint for each."""
+
+    source: MemoryStore = attrs.field(factory=lambda: MemoryStore("source"))
+    target: MemoryStore = attrs.field(factory=lambda: MemoryStore("target"))
+    sender: object = None
+    receiver: object = None
+
+    def __attrs_post_init__(self):
+        self.sender = MemoryStorage(self.source)
+        self.receiver = MemoryStorage(self.target)
+
+    def fake_sender(self, *script):
+        transport = FakeTransport(script)
+        self.sender = transport.endpoint(MemoryStorage(self.source))
+        return transport
+
+    def fake_receiver(self, *script):
+        transport = FakeTransport(script)
+        self.receiver = transport.endpoint(MemoryStorage(self.target))
+        return transport
+
+    async def replicate(self, to_version, filesystem="a", *, token=None, **fields):
+        """One step, as a driver does it."""
+        given = {"job": JOB, "filesystem": filesystem, "to_version": to_version, **fields}
+        only_received = {
+            key: given.pop(key) for key in ("rollback", "clear_resume_token") & given.keys()
+        }
+        async with self.sender.send(SendRequest(**given, resume_token=token)) as response:
+            request = ReceiveRequest(
+                **given, **only_received, resume_token=token if response.resumed else None
+            )
+            return await self.receiver.receive(request, response.stream)
+
+    async def cursor(self, filesystem="a", move_to=None, job=JOB):
+        return await self.sender.replication_cursor(
+            CursorRequest(job=job, filesystem=filesystem, move_to=move_to)
+        )
+
+    async def found(self, filesystem="a", endpoint=None):
+        """The filesystem as the receiver lists it; ``None`` = it does not."""
+        inventory = await (endpoint or self.receiver).inventory(InventoryRequest(job=JOB))
+        return {each.name: each for each in inventory.filesystems}.get(filesystem)
+
+    async def token(self, filesystem="a"):
+        found = await self.found(filesystem)
+        return found.resume_token if found else None
+
+    def same(self, version, filesystem="a"):
+        return self.source.read(filesystem, version) == self.target.read(filesystem, version)
+
+
+@pytest.fixture
+def pair():
+    return Pair()
