@@ -21,9 +21,8 @@ html_static_path = ["_static"]
 html_copy_source = False
 
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "show-inheritance": True, "undoc-members": True}
+autodoc_default_options = {"members": True, "undoc-members": True}
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 
 nitpicky = True
 nitpick_ignore_regex = [
