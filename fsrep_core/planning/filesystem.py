@@ -48,7 +48,7 @@ def plan_filesystem(
     conflict = next(_find_conflicts(sides, policy), None)
     if conflict is None and sides.later:
         batched = sender_capabilities.batched and receiver_capabilities.batched
-        misfit = _find_token_misfit(sides, policy)
+        misfit = _find_token_misfit(sides)
         steps = _choose_steps(sides, policy, misfit, batched=batched)
         formats = (sender_capabilities.stream_formats, receiver_capabilities.stream_formats)
         conflict = next(_find_obstacles(sides, steps, policy, misfit, formats), None)
@@ -99,7 +99,7 @@ def _find_conflicts(sides: Comparison, policy: Policy) -> Iterator[Conflict]:
         yield conflicts.diverged(sides.base, sides.newer)
 
 
-def _find_token_misfit(sides: Comparison, policy: Policy) -> str | None:
+def _find_token_misfit(sides: Comparison) -> str | None:
     """Tell why the receiver's partial cannot be the first step; ``None`` = it can, or is none.
 
     It can be where its stream leads from the base to a later snapshot: anything else
@@ -115,9 +115,6 @@ def _find_token_misfit(sides: Comparison, policy: Policy) -> str | None:
         return "the sender no longer has the snapshot that it would become"
     if sides.base is not None and sides.newer:
         return "the receiver's newer snapshots have to go first"
-    oldest = sides.later[0]
-    if base_guid is None and policy.initial is Initial.ALL and token.to_guid != oldest.guid:
-        return f"it would leave out {oldest.relative_name}, with which initial = 'all' begins"
     return None
 
 

@@ -54,6 +54,9 @@ def explain_token(sides: Comparison, first: PlannedStep, misfit: str | None) -> 
         return (f"throws the receiver's partial receive away: {misfit}",)
     count = sides.token.received_bytes
     there = "" if count is None else f", of which {count} bytes are there"
+    skipped = sides.later[: index_after(sides.later, first.to_version.guid) - 1]
+    if sides.base is not None and skipped:
+        there += f", and leaves out {list_versions(skipped)}"
     return (
         (
             f"completes the partial receive of {first.to_version.relative_name}{there}; what "
