@@ -59,7 +59,7 @@ async def _splice(
 ) -> tuple[int, bool]:
     """Move in the kernel; give the bytes moved and whether that was all of them.
 
-    Not all: the kernel cannot splice these two, and nothing that remains is lost.
+    Not all: the kernel will not splice these two (any more); what remains is in the stream.
     """
     ready = select.poll()
     ready.register(source, select.POLLIN)
@@ -74,7 +74,8 @@ async def _splice(
             turn_ends = trio.current_time() + TURN_SECONDS
             continue
         except OSError as error:
-            if error.errno == errno.EINVAL:
+            # EPIPE comes even if nothing is left to write; the copy tells that apart.
+            if error.errno in (errno.EINVAL, errno.EPIPE):
                 return moved_bytes, False
             raise
         if count_bytes == 0:
