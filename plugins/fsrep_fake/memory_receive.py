@@ -177,7 +177,7 @@ class Receiving:
 
     def _begin(self, header: Header, base: Mark | None) -> Partial:
         """Begin a version, or take up the partial that the stream goes on from."""
-        whole = attrs.evolve(header, offset=0)
+        whole = attrs.evolve(header, offset=0, following=0)  # the same alone and in a batch
         partial = self.chain.partial
         if partial is None:
             change = base.change if base else NOTHING
