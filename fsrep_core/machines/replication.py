@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from fsrep_core.machines.step import Step, StepEvent, StepFailed
+from fsrep_core.machines.step import Step, StepEvent, StepFailed, StepState
 from fsrep_core.reports import ReplicationReport, StepReport
 from fsrep_core.table import IllegalTransitionError, Table, advance, is_terminal
 from fsrep_core.values import Problem
@@ -101,6 +101,9 @@ class Replication:
     @property
     def newest_common(self) -> Version | None:
         """The newest version that both sides are known to have; ``None`` = none."""
+        step = self.current_step
+        if step is not None and step.state is StepState.MARK_REPLICATED_READY:
+            return step.planned.to_version
         return self._completed[-1].planned.to_version if self._completed else self._base
 
     @property
