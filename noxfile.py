@@ -105,7 +105,7 @@ def btrfs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure beside what a user would pick instead; arguments: names, ``--quick``."""
-    session.install(".", *group("test"))
+    session.install(".")
     names = [each for each in session.posargs if not each.startswith("-")]
     options = [each for each in session.posargs if each.startswith("-")]
     every = sorted(path.stem for path in Path("bench").glob("[!_]*.py"))
