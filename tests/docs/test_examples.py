@@ -23,6 +23,9 @@ import attrs
 import pytest
 from markdown_it import MarkdownIt
 
+from fsrep_core.ops.files import load_config
+from fsrep_core.runtime.registry import load_plugins
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ANY_LINES, ANY_TEXT = "…", "…"
@@ -142,6 +145,17 @@ def test_python_examples_run(page):
         names.update(example.globs)
 
         assert results.failed == 0, "".join(said)
+
+
+@pytest.mark.parametrize("page", pages_with("toml"))
+def test_jobs_are_without_mistakes(page, tmp_path):
+    registry = load_plugins()
+    for block in blocks_of(page):
+        if block.language == "toml" and "[[job]]" in block.text:
+            path = tmp_path / "fsrep.toml"
+            path.write_text(block.text)
+
+            assert load_config(path, registry).jobs, block.place
 
 
 SHOWN = """\
