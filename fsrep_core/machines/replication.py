@@ -19,10 +19,10 @@ import attrs
 from fsrep_core.machines.step import Step, StepEvent, StepFailed, StepState
 from fsrep_core.reports import ReplicationReport, StepReport
 from fsrep_core.table import IllegalTransitionError, Table, advance, is_terminal
-from fsrep_core.values import Problem
+from fsrep_core.values import Problem, Version
 
 if TYPE_CHECKING:
-    from fsrep_core.values import PlannedStep, Version
+    from fsrep_core.values import PlannedStep
 
 __all__ = [
     "TRANSITIONS",
