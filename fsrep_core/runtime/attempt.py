@@ -188,10 +188,9 @@ class Attempt:
                 step.resumed = response.resumed
                 if response.size_bytes is not None:
                     step.expected_bytes = response.size_bytes
+                progressed = self._progress_callback(replication, step, watchdog)
                 stream = MeteredStream(
-                    response.stream,
-                    self._progress_callback(replication, step, watchdog),
-                    interval_seconds=PROGRESS_INTERVAL_SECONDS,
+                    response.stream, progressed, interval_seconds=PROGRESS_INTERVAL_SECONDS
                 )
                 request = self._receive_request(
                     replication.filesystem, planned, resumed=response.resumed
@@ -201,6 +200,8 @@ class Attempt:
                 except Exception as error:
                     cause = error
                     raise
+                finally:
+                    progressed(stream.total_bytes)
         except Exception as error:
             # What closing the sender's stream says after the receive failed is an echo.
             if cause is not None and error is not cause:
@@ -253,6 +254,8 @@ class Attempt:
     ) -> Callable[[int], None]:
         def moved(total_bytes: int) -> None:
             new_bytes = total_bytes - step.transferred_bytes
+            if not new_bytes:
+                return
             step.transferred_bytes = total_bytes
             watchdog.deadline = trio.current_time() + self.settings.progress_timeout_seconds
             self.narrator.bytes_moved(replication, step, new_bytes)
