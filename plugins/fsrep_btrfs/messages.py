@@ -74,8 +74,7 @@ MEANINGS = (
         "a send that runs now needs it; if none does, the privilege is missing",
     ),
     _meaning(
-        r"a password is required|a terminal is required|must have a tty|"
-        r"not in the sudoers file|may not run sudo|not allowed to execute",
+        r"(?m)^sudo: |is not in the sudoers file|not allowed to execute",
         PermissionDeniedError,
         "let sudo run btrfs without a password: the manual of this storage shows the rule",
         local=False,

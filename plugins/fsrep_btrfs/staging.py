@@ -148,9 +148,10 @@ def read_mark(directory: str) -> str | None:
 
 
 def remove_wrapper(wrapper: Path) -> None:
-    """Remove the directory of a version that is gone, unless something else is in it."""
-    with contextlib.suppress(OSError):
-        wrapper.rmdir()
+    """Remove the directory of a version that is gone, unless it is another's or not empty."""
+    if wrapper.name.startswith("@") or read_mark(str(wrapper)) is not None:
+        with contextlib.suppress(OSError):
+            wrapper.rmdir()
 
 
 def _cannot_publish(error: OSError, target: Path) -> StorageError:

@@ -403,13 +403,15 @@ class BtrfsStorage:
         paths = list(found)
         for start in range(0, len(paths), DELETE_BATCH):
             with contextlib.suppress(FsrepError):
-                await self._delete(paths[start : start + DELETE_BATCH])
-        if found:
-            for path, guid in (await self._existing(filesystem, problems)).items():
-                try:
-                    await self._delete([path])
-                except FsrepError as error:
-                    problems[guid] = error
+                await self._tool.delete(paths[start : start + DELETE_BATCH], commit=True)
+        for path, guid in (await self._existing(filesystem, problems)).items() if found else ():
+            try:
+                await self._tool.delete([path], commit=True)
+            except FsrepError as error:
+                problems[guid] = error
+        for path, guid in found.items():
+            if problems[guid] is None:
+                remove_wrapper(Path(path).parent)
         self._view = None
         return problems
 
@@ -420,12 +422,6 @@ class BtrfsStorage:
         return {
             view.path_of(each.subvolume): each.version.guid for each in found if each is not None
         }
-
-    async def _delete(self, paths: Sequence[str]) -> None:
-        await self._tool.delete(paths, commit=True)
-        for path in map(Path, paths):
-            if path.name == SNAPSHOT and path.parent.name.startswith("@"):
-                remove_wrapper(path.parent)
 
     # --- places ---
 

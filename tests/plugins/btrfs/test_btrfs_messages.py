@@ -19,6 +19,7 @@ MESSAGES = [
     (DESTROY, ("busy", True, True)),
     (f"ERROR: Could not set subvolume flags: {EPERM}", ("busy", True, True)),
     ("sudo: a password is required", ("permission-denied", False, False)),
+    ("backup is not in the sudoers file.", ("permission-denied", False, False)),
     (f"ERROR: can't perform the search: {EPERM}", ("permission-denied", False, False)),
     (f"ERROR: Could not search B-tree: {EPERM}", ("permission-denied", False, False)),
     (
