@@ -44,6 +44,8 @@ class ReplicationReport:
     status: str
     """The value of the replication's :class:`~fsrep_core.machines.ReplicationState`."""
     problem: Problem | None = None
+    newest_common: Version | None = None
+    """The newest version that both sides are known to have; ``None`` = none."""
     completed: tuple[StepReport, ...] = ()
     pending: tuple[StepReport, ...] = ()
     reasons: tuple[str, ...] = ()

@@ -253,6 +253,7 @@ def _replication(plan: FilesystemPlan, former: Replication | None) -> Replicatio
     builder = ReplicationBuilder(
         plan.filesystem,
         reasons=plan.reasons,
+        base=plan.base,
         waits_for=plan.waits_for,
         warnings=(*(former.warnings if former is not None else ()), *plan.warnings),
         earlier=former.step_reports() if former is not None else (),
