@@ -1,0 +1,73 @@
+"""The engine's command line: one command, one request, one answer, one exit status.
+
+``send REQUEST`` writes the stream to standard output. ``receive DESCRIPTOR`` reads its
+request from that descriptor, the stream from standard input, and answers on standard
+output. ``estimate``, ``create`` and ``destroy`` read their request from standard input.
+Requests and answers are JSON. A failure is one line of JSON on standard error, and exit
+status 1; nothing else is written there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+
+from .failures import Failure, from_os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one command.
+
+    :returns: the exit status
+    """
+    os.umask(0)
+    # A deep tree needs a descriptor for each level.
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    try:
+        answer = _carry_out(*arguments)
+    except Failure as failure:
+        print(failure.to_json(), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(from_os_error(error, f"{arguments[0]} failed").to_json(), file=sys.stderr)
+        return 1
+    if answer is not None:
+        print(json.dumps(answer))
+    return 0
+
+
+def _carry_out(command: str, argument: str = "") -> dict[str, Any] | None:
+    if command == "send":
+        from .send import send
+
+        send(json.loads(argument), 1)
+        return None
+    if command == "receive":
+        from .receive import receive
+
+        with open(int(argument), "rb") as file:
+            request = json.load(file)
+        return receive(request, 0)
+    request = json.load(sys.stdin.buffer)
+    if command == "estimate":
+        from .send import estimate
+
+        return estimate(request)
+    if command == "create":
+        from .create import create
+
+        return create(request)
+    if command == "destroy":
+        from .destroy import destroy
+
+        return destroy(request)
+    raise Failure("storage", f"the engine knows no command {command!r}")
