@@ -194,9 +194,9 @@ class BtrfsStorage:
         return None if found is None else (view, found)
 
     @hookimpl
-    async def size_estimate(self, request: SendRequest) -> SizeEstimate:  # noqa: ARG002  (btrfs cannot say)
+    async def size_estimate(self, request: SendRequest) -> SizeEstimate:
         """Give no number: btrfs does not know the size of a send before it is done."""
-        await trio.lowlevel.checkpoint()
+        await self._find_ends(f"estimating {_step(request)}", request)
         return SizeEstimate(size_bytes=None)
 
     # --- sending ---
@@ -205,9 +205,17 @@ class BtrfsStorage:
     @asynccontextmanager
     async def send(self, request: SendRequest) -> AsyncIterator[SendResponse]:
         """Send a snapshot, in full or from its base, which is named explicitly."""
-        attempt = f"sending {request.filesystem}{request.to_version.relative_name}"
+        attempt = f"sending {_step(request)}"
         if request.intermediates:
             raise InvalidRequestError(f"{attempt}: one btrfs stream carries one snapshot")
+        snapshot, parent = await self._find_ends(attempt, request)
+        async with self._tool.send(
+            attempt, snapshot, parent=parent, compressed_data=self.config.compressed_data
+        ) as stream:
+            yield SendResponse(stream=stream)
+
+    async def _find_ends(self, attempt: str, request: SendRequest) -> tuple[str, str | None]:
+        """Give the paths of the snapshot to send and of its base, where it has one."""
         version = await self._find(request.filesystem, request.to_version.guid)
         if version is None:
             raise _gone(attempt, request.to_version)
@@ -217,16 +225,11 @@ class BtrfsStorage:
                 f"{attempt}: its subvolume has a received UUID that a writable one has, too",
                 hint=REPAIR,
             )
-        parent = None
-        if request.from_version is not None:
-            parent = await self._find_base(attempt, request.from_version)
-        async with self._tool.send(
-            attempt,
+        base = request.from_version
+        return (
             view.path_of(found.subvolume),
-            parent=parent,
-            compressed_data=self.config.compressed_data,
-        ) as stream:
-            yield SendResponse(stream=stream)
+            None if base is None else await self._find_base(attempt, base),
+        )
 
     async def _find_base(self, attempt: str, base: Version) -> str:
         """Find a read-only subvolume with the identity of the base, wherever it lies."""
@@ -244,7 +247,7 @@ class BtrfsStorage:
     @hookimpl
     async def receive(self, request: ReceiveRequest, stream: ByteStream) -> ReceiveResponse:
         """Receive one snapshot into a private place, check it, and rename it into its own."""
-        attempt = f"receiving {request.filesystem}{request.to_version.relative_name}"
+        attempt = f"receiving {_step(request)}"
         check_filesystem(request.filesystem)
         check_version_name(request.to_version.name)
         if request.intermediates or request.resume_token is not None:
@@ -521,6 +524,10 @@ def _result(
         hint=error.hint,
     )
     return VersionResult(filesystem=filesystem, name=name, problem=problem)
+
+
+def _step(request: SendRequest | ReceiveRequest) -> str:
+    return f"{request.filesystem}{request.to_version.relative_name}"
 
 
 def _gone(attempt: str, version: Version) -> VersionMissingError:
