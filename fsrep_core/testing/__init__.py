@@ -1,1 +1,41 @@
-"""The public kit: laws for plugin authors, faults and fixtures for test suites."""
+"""The public kit for authors of plugins, and for test suites.
+
+:func:`check_storage` and :func:`check_transport` check a plugin against the contract, law
+by law. They are plain async functions that take a maker and need no pytest. What they
+are made of is public as well: the comparison of trees, the search for leaks, and the
+streams that go wrong on purpose.
+"""
+
+from __future__ import annotations
+
+from fsrep_core.testing.laws import Deviations, Law, LawBook, LawBroken, Verdict
+from fsrep_core.testing.leaks import Resources, find_leaks, no_leaks, open_resources
+from fsrep_core.testing.storage_trial import StorageHarness, StorageMaker
+from fsrep_core.testing.storages import STORAGE_LAWS, check_storage
+from fsrep_core.testing.tampering import CutStream, HookedStream, PieceStream, drain
+from fsrep_core.testing.trees import ASPECTS, Entry, compare_trees, differences, read_tree
+
+__all__ = [
+    "ASPECTS",
+    "STORAGE_LAWS",
+    "CutStream",
+    "Deviations",
+    "Entry",
+    "HookedStream",
+    "Law",
+    "LawBook",
+    "LawBroken",
+    "PieceStream",
+    "Resources",
+    "StorageHarness",
+    "StorageMaker",
+    "Verdict",
+    "check_storage",
+    "compare_trees",
+    "differences",
+    "drain",
+    "find_leaks",
+    "no_leaks",
+    "open_resources",
+    "read_tree",
+]

@@ -1,0 +1,1 @@
+"""The laws of storages, a module for each part of the contract."""
