@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["make_directories", "slug", "sync_directory", "translated"]
+__all__ = ["make_directories", "slug", "sync_directory", "sync_file_system", "translated"]
+
+_SYNC = 0x9408
+"""``BTRFS_IOC_SYNC`` (``linux/btrfs.h``), what ``btrfs filesystem sync`` calls."""
 
 
 @contextmanager
@@ -53,6 +57,15 @@ def make_directories(directory: Path) -> None:
     make_directories(directory.parent)
     directory.mkdir(mode=0o700 if directory.name == PRIVATE else 0o755, exist_ok=True)
     sync_directory(directory.parent)
+
+
+def sync_file_system(directory: Path) -> None:
+    """Make everything on the btrfs of a directory durable, the data of all files first."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, _SYNC)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

@@ -69,11 +69,6 @@ class Places:
         """Where fsrep makes and receives versions."""
         return self.root if self.snapshots == "." else _join(self.root, self.snapshots)
 
-    @property
-    def private(self) -> str:
-        """Where fsrep keeps what is not a version."""
-        return _join(self.area, PRIVATE)
-
     def wrapper(self, filesystem: str, name: str) -> str:
         """Give the directory of a version that fsrep makes or receives."""
         return _join(self.area, filesystem, f"@{name}")
@@ -110,6 +105,8 @@ class Arrangement:
     """By the name of the filesystem, then by identity, oldest first."""
     readonly: dict[str, Subvolume]
     """Every read-only subvolume that can be reached, by identity."""
+    unready: Mapping[str, str]
+    """What has been received and is no version yet, anywhere: paths by received UUID."""
 
     def find(self, filesystem: str, guid: str) -> Found | None:
         """Find a version of a filesystem by its identity."""
@@ -145,11 +142,11 @@ def arrange(
     :param reachable: tells whether a path of the file system is below the mount point
     :param marked_filesystem: reads the mark of a directory, given as such a path
     """
-    here = [
-        each
-        for each in subvolumes
-        if reachable(each.path) and relative_to(each.path, places.private) is None
-    ]
+    every = tuple(subvolumes)
+    unready = {
+        each.received_uuid: each.path for each in every if each.received_uuid and is_private(each)
+    }
+    here = [each for each in every if reachable(each.path) and not is_private(each)]
     live = _live(here, places)
     doubtful = frozenset(
         each.received_uuid for each in here if not each.readonly and each.received_uuid
@@ -181,7 +178,13 @@ def arrange(
             for filesystem, versions in belonging.items()
         },
         readonly=readonly,
+        unready=unready,
     )
+
+
+def is_private(subvolume: Subvolume) -> bool:
+    """Tell whether it lies in the private directory of some storage, as a partial does."""
+    return PRIVATE in subvolume.path.split("/")
 
 
 def _live(here: Iterable[Subvolume], places: Places) -> dict[str, Subvolume]:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from fsrep_btrfs.files import make_directories, slug, sync_directory
+from fsrep_btrfs.files import make_directories, slug, sync_directory, sync_file_system
 from fsrep_btrfs.layout import SNAPSHOT
 from fsrep_core import BusyError, ConflictError, InterruptedStreamError, StorageError
 
@@ -126,11 +126,16 @@ def name_received(wrapper: Path) -> Path:
 def publish(wrapper: Path, target: Path, filesystem: str) -> None:
     """Make what was received a version: durably, in one atomic step.
 
+    When ``btrfs receive`` has ended, only the subvolume and its flags are durable. Its
+    data may not have been written: a crash then leaves a read-only snapshot with the
+    right identity, and all its files are empty (seen on Linux 6.18). So everything is
+    synced *before* the version gets its place; until then a crash leaves but a partial.
+
     :raises ConflictError: the place is taken
     """
     os.setxattr(wrapper, _MARK, os.fsencode(filesystem))
     wrapper.chmod(0o755)
-    sync_directory(wrapper)
+    sync_file_system(wrapper)
     make_directories(target.parent)
     try:
         wrapper.rename(target)

@@ -44,6 +44,7 @@ from fsrep_btrfs.staging import (
 from fsrep_btrfs.tool import BtrfsTool
 from fsrep_core import (
     BrokenEndpointError,
+    BusyError,
     Capabilities,
     ConflictError,
     FsrepError,
@@ -264,12 +265,32 @@ class BtrfsStorage:
         await self._sweep()
         with translated(attempt), Staging.of(self._staging, request.filesystem) as staging:
             await self._clear(staging)
+            await self._check_base(attempt, request)
             try:
                 subvolume = await self._receive(attempt, request, stream, staging)
             finally:
                 with trio.move_on_after(CLEANUP_SECONDS, shield=True):
                     await self._clear_if_possible(staging)
         return ReceiveResponse(version=_remember(view, request, subvolume))
+
+    async def _check_base(self, attempt: str, request: ReceiveRequest) -> None:
+        """Refuse while something else has the identity of the base and is not proven whole.
+
+        ``btrfs receive`` finds the base by its received UUID, anywhere on the file system,
+        and takes the oldest that it finds. That must not be what another storage's receive
+        has not published yet: after a crash it may be empty.
+        """
+        base = request.from_version
+        if base is None or base.guid not in (await self._known()).arrangement.unready:
+            return
+        unready = (await self._look()).arrangement.unready.get(base.guid)
+        if unready is not None:
+            raise BusyError(
+                f"{attempt}: {unready} on the same file system has the identity of the base "
+                f"{base.relative_name}, and is not known to be whole",
+                hint="another receive makes it; if none runs, the next run of the job whose "
+                "storage has that directory deletes it, or delete that subvolume yourself",
+            )
 
     async def _receive(
         self, attempt: str, request: ReceiveRequest, stream: ByteStream, staging: Staging

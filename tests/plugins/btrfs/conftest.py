@@ -45,9 +45,9 @@ def why_not():
     """Say what is missing for these tests; ``None`` = nothing."""
     if os.geteuid() != 0:
         return "mounting file systems needs root"
-    missing = [name for name in ("btrfs", "mkfs.btrfs", "losetup") if shutil.which(name) is None]
+    missing = [name for name in ("btrfs", "mkfs.btrfs", "filefrag") if shutil.which(name) is None]
     if missing:
-        return f"{', '.join(missing)} not found: install btrfs-progs"
+        return f"{', '.join(missing)} not found: install btrfs-progs and e2fsprogs"
     if "\tbtrfs\n" not in Path("/proc/filesystems").read_text():
         return "this kernel has no btrfs"
     return None
@@ -244,6 +244,7 @@ class Tools:
     bound = staticmethod(bound)
     send_and_receive = staticmethod(send_and_receive)
     btrfs = staticmethod(btrfs)
+    run = staticmethod(run)
     replicate = staticmethod(replicate)
     run_job = staticmethod(run_job)
     same_content = staticmethod(same_content)

@@ -262,6 +262,26 @@ async def test_what_a_killed_run_left_is_swept_with_the_next_receive(sites, step
     assert b.left_behind() == []
 
 
+async def test_an_unproven_copy_of_the_base_elsewhere_is_never_built_upon(sites, steps, tools):
+    """``btrfs receive`` would take the oldest of the identity, wherever it lies."""
+    a, b, _ = sites
+    (first, _, _), (second, base, _) = steps
+    elsewhere = b.root / "another-root" / ".fsrep" / "staging" / "docs" / "@1"
+    elsewhere.mkdir(parents=True)
+    tools.send_and_receive(a.place("1"), elsewhere)
+    await tools.replicate(a, b, first)
+    b.reopen()
+
+    with pytest.raises(BusyError, match="not known to be whole") as caught:
+        await tools.replicate(a, b, second, base)
+    assert "another-root" in caught.value.message
+    assert b.left_behind() == []
+    tools.btrfs("subvolume", "delete", elsewhere / "snapshot")
+    await tools.replicate(a, b, second, base)
+
+    assert tools.same_content(a.place("2"), b.place("2")) == []
+
+
 async def test_another_snapshot_under_the_name_is_not_committed(sites, steps, tools):
     """The snapshot was replaced between plan and send: what arrives is not what was promised."""
     a, b, _ = sites

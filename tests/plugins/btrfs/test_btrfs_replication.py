@@ -93,6 +93,16 @@ async def test_a_job_replicates_everything_and_then_nothing(sites, docs, tools):
     assert (await a.filesystem(job="other")).cursor is None
 
 
+async def test_a_version_is_listed_only_when_its_data_is_on_the_disk(sites, docs, tools):
+    """``btrfs receive`` ends earlier: a crash would leave the right identity on empty files."""
+    a, b, _ = sites
+    await tools.replicate(a, b, await a.snapshot("1"))
+
+    extents = tools.run("filefrag", "-v", b.place("1") / "big")
+    assert "extent" in extents
+    assert "delalloc" not in extents
+
+
 async def test_nested_subvolumes_are_filesystems_of_their_own(sites, docs, tools):
     """What a snapshot leaves out is replicated beside it, at any depth."""
     a, b, _ = sites
