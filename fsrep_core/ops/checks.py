@@ -104,10 +104,12 @@ def _kind_advice(registry: Registry, kind: str, name: str) -> str | None:
 def _check_places(chosen: Mapping[tuple[str, str], _Chosen]) -> list[Mistake]:
     """Refuse a receiver that would write into what the sender reads.
 
-    The two sides are known to be on one host when both reach it in the same way. Their
-    places are the options called ``root``.
+    The two sides are on one host when both are on this one, or both are reached in the
+    same way. Their places are the options called ``root``.
     """
-    if chosen["sender", "transport"] != chosen["receiver", "transport"]:
+    transports = [chosen[side, "transport"] for side in SIDES]
+    both_here = all(_stays_here(transport.options) for transport in transports)
+    if not both_here and transports[0] != transports[1]:
         return []
     sender, receiver = chosen["sender", "storage"], chosen["receiver", "storage"]
     if sender == receiver:
@@ -120,9 +122,8 @@ def _check_places(chosen: Mapping[tuple[str, str], _Chosen]) -> list[Mistake]:
         ]
     sender_root = getattr(sender.options, "root", None)
     receiver_root = getattr(receiver.options, "root", None)
-    is_this_host = not attrs.fields(type(chosen["sender", "transport"].options))
     if not _overlap(
-        sender_root, receiver_root, is_this_host=is_this_host, alike=sender.name == receiver.name
+        sender_root, receiver_root, both_here=both_here, alike=sender.name == receiver.name
     ):
         return []
     return [
@@ -134,10 +135,18 @@ def _check_places(chosen: Mapping[tuple[str, str], _Chosen]) -> list[Mistake]:
     ]
 
 
-def _overlap(a: object, b: object, *, is_this_host: bool, alike: bool) -> bool:
+def _stays_here(transport_options: Any) -> bool:  # noqa: ANN401  (any plugin's class)
+    """Tell whether a transport ends on this host: one that goes away must be told where."""
+    return not any(
+        field.init and field.default is attrs.NOTHING
+        for field in attrs.fields(type(transport_options))
+    )
+
+
+def _overlap(a: object, b: object, *, both_here: bool, alike: bool) -> bool:
     if isinstance(a, Path) and isinstance(b, Path):
         pairs = [(os.path.normpath(a), os.path.normpath(b))]
-        if is_this_host:
+        if both_here:
             pairs.append((os.path.realpath(a), os.path.realpath(b)))
     elif isinstance(a, str) and isinstance(b, str) and alike:
         pairs = [(a, b)]

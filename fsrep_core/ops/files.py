@@ -111,3 +111,16 @@ def _read_text(path: Path) -> str:
         raise ConfigFileError(
             path, [f"line {line}: not valid UTF-8; save the file in that encoding"]
         ) from exc
+
+
+def read_job_names(path: Path) -> list[str]:
+    """Give the job names of a file, as far as they can be read, for completion.
+
+    :raises ConfigFileError: the file cannot be read
+    """
+    try:
+        raw_jobs = read_tables(_read_text(path)).get("job", [])
+    except OptionsError as exc:
+        raise ConfigFileError(path, [str(mistake) for mistake in exc.mistakes]) from exc
+    names = [raw.get("name") for raw in raw_jobs if isinstance(raw, dict)]
+    return [name for name in names if isinstance(name, str)]
