@@ -18,8 +18,8 @@ __all__ = ["RateLimit", "ThrottledStream"]
 PIECE_SECONDS = 0.05
 """How long one piece lasts at the rate: small enough to look even."""
 
-CREDIT_SECONDS = 0.1
-"""How much unused time can be made up for: what timers oversleep, not more."""
+LATENESS_SECONDS = 0.1
+"""Up to this much is made up for, as timers oversleep. More was a rest, and is lost."""
 
 
 @attrs.define(eq=False)
@@ -39,7 +39,8 @@ class RateLimit:
 
     def charge(self, count_bytes: int) -> None:
         """Note that bytes have passed."""
-        start_time = max(self._paid_time, trio.current_time() - CREDIT_SECONDS)
+        now = trio.current_time()
+        start_time = now if now - self._paid_time > LATENESS_SECONDS else self._paid_time
         self._paid_time = start_time + count_bytes / self.bytes_per_second
 
     async def wait(self) -> None:
