@@ -104,7 +104,7 @@ def format_rate(bytes_per_second: float) -> str:
 def format_duration(seconds: float) -> str:
     """Write a duration with its two leading units: ``1h 30m``, ``2d 4h``, ``0.4s``."""
     if seconds < 10:  # noqa: PLR2004  (below ten seconds a tenth is worth reading)
-        return f"{seconds:.1f}s"
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
     left = round(seconds)
     parts = []
     for unit in ("d", "h", "m", "s"):

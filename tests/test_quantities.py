@@ -34,8 +34,9 @@ def test_a_rate_is_a_size_per_second():
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0.0s"),
-        (0.04, "0.0s"),
+        (0, "0s"),
+        (0.04, "0s"),
+        (2.0, "2s"),
         (9.94, "9.9s"),
         (10, "10s"),
         (59.6, "1m"),

@@ -1,0 +1,120 @@
+"""``fsrep check``: whether the configuration is right and both sides of each job answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from fsrep_core.ops.jobs import exit_status, for_each_job, print_problem
+from fsrep_core.ops.report import document, print_document
+from fsrep_core.ops.session import job_settings, open_session, open_sides
+from fsrep_core.ops.words import count_of, visible
+from fsrep_core.planning.patterns import parse_pattern, select
+from fsrep_core.runtime.survey import survey
+from fsrep_core.values import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fsrep_core.ops.config import JobConfig
+    from fsrep_core.ops.session import Session
+    from fsrep_core.values import Inventory
+
+__all__ = ["check"]
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """What a job's sides answered."""
+
+    sender: str
+    receiver: str
+    selected: tuple[str, ...]
+    warnings: tuple[str, ...]
+    problem: Problem | None = None
+
+
+def check(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) -> int:
+    """Check, and say what is fine as well as what is not."""
+    session = open_session(config_path, job_names)
+    outcomes, interrupted = for_each_job(session.jobs, partial(_check_job, session))
+    problems = [
+        each.result.problem if each.result is not None else each.problem for each in outcomes
+    ]
+    status = exit_status(any(problems), interrupted)
+    if as_json:
+        findings = [
+            {"job": each.job, "problem": problem, "finding": each.result}
+            for each, problem in zip(outcomes, problems, strict=True)
+        ]
+        path = str(session.config_path)
+        print_document(document("check", exit_status=status, config=path, jobs=findings))
+        return status
+    count = count_of(len(session.jobs), "job")
+    _say(f"{session.config_path}: {count}, no mistakes")
+    for each, problem in zip(outcomes, problems, strict=True):
+        if each.result is not None:
+            _print_finding(each.job, each.result)
+        if problem:
+            print_problem(each.job, problem)
+    return status
+
+
+async def _check_job(session: Session, job: JobConfig) -> Finding:
+    async with open_sides(session, job) as (sender, receiver):
+        sender_inventory, receiver_inventory = await survey(job_settings(job), sender, receiver)
+    names = [each.name for each in sender_inventory.filesystems]
+    selection = select(job.filesystems, names)
+    return Finding(
+        sender=f"{sender.name}: {_counted(sender_inventory)}",
+        receiver=f"{receiver.name}: {_counted(receiver_inventory)}",
+        selected=selection.names,
+        warnings=tuple(_idle_warning(job.name, text) for text in selection.idle_patterns),
+        problem=_format_problem(sender_inventory, receiver_inventory),
+    )
+
+
+def _counted(inventory: Inventory) -> str:
+    versions = sum(len(each.versions) for each in inventory.filesystems)
+    filesystems = count_of(len(inventory.filesystems), "filesystem")
+    return f"{filesystems} with {count_of(versions, 'version')}"
+
+
+def _idle_warning(job: str, text: str) -> str:
+    pattern = parse_pattern(text)
+    if pattern.excludes:
+        return f'the pattern "{text}" takes nothing away'
+    if pattern.literal is None:
+        return f'the pattern "{text}" matches no filesystem that has versions'
+    return f'there is no version of "{text}"; if it exists, "fsrep snapshot {job}" makes the first'
+
+
+def _format_problem(sender: Inventory, receiver: Inventory) -> Problem | None:
+    sends, receives = sender.capabilities.stream_formats, receiver.capabilities.stream_formats
+    if sends & receives:
+        return None
+    return Problem(
+        message=(
+            f"the sender's storage sends {', '.join(sorted(sends))}, but the receiver's "
+            f"takes {', '.join(sorted(receives))}"
+        ),
+        temporary=False,
+        local=False,
+        kind="config",
+        hint="both sides need storages that share a stream format",
+    )
+
+
+def _print_finding(job: str, finding: Finding) -> None:
+    _say(f"{job}: {finding.sender}")
+    _say(f"{job}: {finding.receiver}")
+    _say(f"{job}: {count_of(len(finding.selected), 'filesystem')} selected")
+    for warning in finding.warnings:
+        _say(f"{job}: warning: {warning}")
+
+
+def _say(text: str) -> None:
+    print(visible(text))  # noqa: T201  (the result of the command)
