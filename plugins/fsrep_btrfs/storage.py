@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -64,7 +65,7 @@ from fsrep_core import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from fsrep_core import (
         ByteStream,
@@ -125,6 +126,9 @@ class BtrfsStorage:
     _tool: BtrfsTool = attrs.field(init=False)
     _view: _View | None = attrs.field(init=False, default=None)
     _swept: bool = attrs.field(init=False, default=False)
+    _in_use: Counter[str] = attrs.field(init=False, factory=Counter)
+    """Identities that streams are being made of. The kernel protects them, too, but only
+    while ``btrfs send`` runs, which can end long before its stream has been read."""
 
     def __attrs_post_init__(self) -> None:
         self._tool = BtrfsTool(self.config.command)
@@ -210,10 +214,15 @@ class BtrfsStorage:
         if request.intermediates:
             raise InvalidRequestError(f"{attempt}: one btrfs stream carries one snapshot")
         snapshot, parent = await self._find_ends(attempt, request)
-        async with self._tool.send(
-            attempt, snapshot, parent=parent, compressed_data=self.config.compressed_data
-        ) as stream:
-            yield SendResponse(stream=stream)
+        ends = [each.guid for each in (request.to_version, request.from_version) if each]
+        self._in_use.update(ends)
+        try:
+            async with self._tool.send(
+                attempt, snapshot, parent=parent, compressed_data=self.config.compressed_data
+            ) as stream:
+                yield SendResponse(stream=stream)
+        finally:
+            self._in_use.subtract(ends)
 
     async def _find_ends(self, attempt: str, request: SendRequest) -> tuple[str, str | None]:
         """Give the paths of the snapshot to send and of its base, where it has one."""
@@ -423,6 +432,12 @@ class BtrfsStorage:
     ) -> dict[str, FsrepError | None]:
         """Destroy versions, in batches; what survived its batch is tried alone, to learn why."""
         problems: dict[str, FsrepError | None] = {version.guid: None for version in versions}
+        for version in versions:
+            if self._in_use[version.guid] > 0:
+                problems[version.guid] = BusyError(
+                    f"destroying {filesystem}{version.relative_name}: it is being sent",
+                    hint="it can be destroyed when that is done",
+                )
         found = await self._existing(filesystem, problems)
         paths = list(found)
         for start in range(0, len(paths), DELETE_BATCH):
@@ -439,10 +454,13 @@ class BtrfsStorage:
         self._view = None
         return problems
 
-    async def _existing(self, filesystem: str, guids: Iterable[str]) -> dict[str, str]:
-        """List now which of these exist: guids by path."""
+    async def _existing(
+        self, filesystem: str, problems: Mapping[str, FsrepError | None]
+    ) -> dict[str, str]:
+        """List which of those without a problem exist now: guids by path."""
         view = await self._look()
-        found = (view.arrangement.find(filesystem, guid) for guid in guids)
+        wanted = (guid for guid, problem in problems.items() if problem is None)
+        found = (view.arrangement.find(filesystem, guid) for guid in wanted)
         return {
             view.path_of(each.subvolume): each.version.guid for each in found if each is not None
         }

@@ -435,22 +435,26 @@ async def test_creating_versions_fails_one_by_one(sites, docs):
     assert set(await a.versions()) == {"1"}
 
 
-async def test_destroying_versions(sites, docs):
+async def test_destroying_versions(sites, docs, tools):
     """By identity; those in use are kept and say so; nothing empty stays behind."""
     a = sites[0]
     first, second = await a.snapshot("1"), await a.snapshot("2")
     gone = attrs.evolve(first, guid="00000000-0000-0000-0000-000000000000", name="gone")
     impostor = attrs.evolve(first, guid="11111111-0000-0000-0000-000000000000")
+    everything = DestroyVersionsRequest(
+        job="j", filesystem="docs", versions=(first, gone, second, impostor)
+    )
     async with a.storage.send(SendRequest(job="j", filesystem="docs", to_version=first)) as sent:
         await sent.stream.receive_some(1)  # it runs
-        results = await a.storage.destroy_versions(
-            DestroyVersionsRequest(
-                job="j", filesystem="docs", versions=(first, gone, second, impostor)
-            )
+        # Another process only meets the kernel, which names no reason but "not permitted".
+        others = await tools.Site(a.root).storage.destroy_versions(
+            attrs.evolve(everything, versions=(first,))
         )
+        results = await a.storage.destroy_versions(everything)
 
-    assert [each.problem and each.problem.kind for each in results] == ["busy", None, None, None]
-    assert results[0].problem.temporary
+    for result in (others[0], results[0]):
+        assert (result.problem.kind, result.problem.temporary) == ("busy", True)
+    assert [each.problem for each in results[1:]] == [None, None, None]
     assert [each.name for each in results] == ["1", "gone", "2", "1"]
     assert await a.versions() == {"1": first.guid}
     assert not a.place("2").parent.exists()
