@@ -193,8 +193,7 @@ def _find_obstacles(
 def _plan_mark(plan: FilesystemPlan, sides: Comparison) -> FilesystemPlan:
     """Complete the plan for a receiver that has everything: perhaps the cursor is behind."""
     base, cursor = sides.base, sides.cursor
-    if base is None:
-        raise AssertionError("without a base, every snapshot of the sender is a later one")
+    assert base is not None  # noqa: S101  (without a base, every snapshot is a later one)
     why = reasons.explain_nothing(base, sides.newer)
     if cursor is not None and (cursor.guid == base.guid or cursor.order >= base.order):
         return attrs.evolve(plan, reasons=why)

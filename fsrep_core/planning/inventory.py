@@ -28,16 +28,22 @@ def make_plan(
 ) -> Plan:
     """Plan every filesystem of the sender that the patterns select.
 
+    What only holds children on the sender has nothing to replicate and no plan; the
+    receiver makes its own where it needs one.
+
     :raises InvalidRequestError: a pattern cannot be used
     """
     senders = {each.name: each for each in sender.filesystems}
     receivers = {each.name: each for each in receiver.filesystems}
     selection = select(patterns, senders)
+    names = [
+        name for name in selection.names if senders[name].versions or not senders[name].placeholder
+    ]
     missing: Collection[str] = ()
     if receiver.capabilities.nests:
-        missing = {name for name in selection.names if not _exists(receivers.get(name))}
+        missing = {name for name in names if not _exists(receivers.get(name))}
     plans = []
-    for name in selection.names:
+    for name in names:
         plan = plan_filesystem(
             senders[name],
             receivers.get(name),

@@ -77,6 +77,19 @@ def test_conflict_of_one_filesystem_touches_no_other():
     assert len(made.filesystems[1].steps) == 1
 
 
+class TestPlaceholdersOfTheSender:
+    def test_have_nothing_to_replicate(self):
+        made = plan([filesystem("a", "", placeholder=True), "a/b"])
+
+        assert waits(made) == {"a/b": None}
+        assert made.warnings == ()
+
+    def test_are_planned_once_they_have_versions(self):
+        made = plan([filesystem("a", "x", placeholder=True), "a/b"])
+
+        assert waits(made) == {"a": None, "a/b": "a"}
+
+
 def test_each_side_answers_for_its_own_capabilities():
     made = make_plan(
         Inventory(
