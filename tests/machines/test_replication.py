@@ -102,6 +102,8 @@ class TestSteps:
         assert replication.current_step.planned.to_version.name == "b"
         assert targets(replication.report().pending) == ["b", "c"]
         assert targets(replication.report().completed) == ["a"]
+        assert replication.pending_steps[0] is replication.current_step
+        assert len(replication.pending_steps) == 2
 
     def test_retry_of_the_last_step_is_not_forgotten(self):
         replication = build("a")
