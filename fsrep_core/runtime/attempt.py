@@ -9,7 +9,7 @@ advances. A slow receiver is not a dead peer; only standing still is a failure.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from fsrep_core.machines.replication import Replication
     from fsrep_core.machines.step import Step, StepEvent
 
-__all__ = ["STEP_ACTIONS", "Attempt", "step_label"]
+__all__ = ["STEP_ACTIONS", "Attempt", "StepKey", "step_key", "step_label"]
 
 PROGRESS_INTERVAL_SECONDS = 0.5
+
+StepKey: TypeAlias = tuple[str, str | None, str]
+"""Filesystem, guid of the base, guid of the target."""
 
 
 def step_label(filesystem: str, planned: PlannedStep) -> str:
@@ -45,6 +48,12 @@ def step_label(filesystem: str, planned: PlannedStep) -> str:
     if planned.from_version is None:
         return f"{filesystem}{to_name} ({'mark' if planned.mark_only else 'full'})"
     return f"{filesystem}({planned.from_version.relative_name} => {to_name})"
+
+
+def step_key(filesystem: str, planned: PlannedStep) -> StepKey:
+    """What stays the same when a step is planned again."""
+    base = planned.from_version
+    return filesystem, base.guid if base is not None else None, planned.to_version.guid
 
 
 @attrs.define(eq=False)
@@ -60,6 +69,8 @@ class Attempt:
     """Filesystems whose first step resumes a token: what follows is planned anew."""
     estimates: bool
     """Whether the sender can say how big a step will be."""
+    learned_sizes: dict[StepKey, int | None]
+    """The estimates of this run so far; what is in here is not asked again."""
     progressed: Callable[[], None]
     """Called when a step is completed."""
     _queue: WorkQueue = attrs.field(init=False, factory=WorkQueue)
@@ -268,20 +279,22 @@ class Attempt:
             self.settings,
             self.sender,
             self._steps_of_unknown_size(),
-            learn=_learn,
+            learn=self._learn,
             warn=lambda filesystem, message: self.narrator.warn(message, filesystem=filesystem),
         )
 
-    def _steps_of_unknown_size(self) -> Iterator[tuple[Step, str, PlannedStep]]:
-        for replication in self.machine.replications.values():
+    def _steps_of_unknown_size(self) -> Iterator[tuple[tuple[str, Step], str, PlannedStep]]:
+        for name, replication in self.machine.replications.items():
             for step in replication.pending_steps:
-                if step.started_at is None and not step.planned.mark_only:
-                    yield step, replication.filesystem, step.planned
+                begun = step.started_at is not None or step.planned.mark_only
+                if not begun and step_key(name, step.planned) not in self.learned_sizes:
+                    yield (name, step), name, step.planned
 
-
-def _learn(step: Step, size_bytes: int | None) -> None:
-    if step.expected_bytes is None:
-        step.expected_bytes = size_bytes
+    def _learn(self, subject: tuple[str, Step], size_bytes: int | None) -> None:
+        name, step = subject
+        self.learned_sizes[step_key(name, step.planned)] = size_bytes
+        if step.expected_bytes is None:
+            step.expected_bytes = size_bytes
 
 
 STEP_ACTIONS: Mapping[

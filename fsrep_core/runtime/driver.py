@@ -43,7 +43,7 @@ from fsrep_core.machines.run import (
     summarize_failures,
 )
 from fsrep_core.planning import FilesystemPlan, Plan, make_plan
-from fsrep_core.runtime.attempt import Attempt
+from fsrep_core.runtime.attempt import Attempt, StepKey, step_key
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.classify import classify
 from fsrep_core.runtime.context import bind
@@ -82,6 +82,7 @@ class Driver:
     _last_progress_at: float = attrs.field(init=False, default=0.0)
     _waits_in_a_row: int = attrs.field(init=False, default=0)
     _partial_bytes: dict[str, int] = attrs.field(init=False, factory=dict)
+    _learned_sizes: dict[StepKey, int | None] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._machine = Run(self.settings.name)
@@ -149,6 +150,7 @@ class Driver:
                 each.filesystem for each in plan.filesystems if each.replan_after_first
             ),
             estimates=sender.capabilities.estimates,
+            learned_sizes=self._learned_sizes,
             progressed=self._progressed,
         )
         self._advance(PlanMade())
@@ -226,12 +228,31 @@ class Driver:
         for filesystem_plan in plan.filesystems:
             name = filesystem_plan.filesystem
             if name not in fresh:
-                fresh[name] = _replication(filesystem_plan, former.get(name))
+                fresh[name] = self._replication(filesystem_plan, former.get(name))
         for name in former.keys() - fresh.keys():
             self._narrator.warn(f"{name} is gone from the sender: it is no longer replicated")
         self._machine.replications = fresh
         for replication in fresh.values():
             self._narrator.filesystem(FilesystemPlanned, replication)
+
+    def _replication(self, plan: FilesystemPlan, former: Replication | None) -> Replication:
+        """Make the machine of one planned filesystem; it remembers what was done before."""
+        builder = ReplicationBuilder(
+            plan.filesystem,
+            reasons=plan.reasons,
+            base=plan.base,
+            waits_for=plan.waits_for,
+            warnings=(*(former.warnings if former is not None else ()), *plan.warnings),
+            earlier=former.step_reports() if former is not None else (),
+        )
+        if plan.conflict is not None:
+            return builder.conflict(plan.conflict.problem())
+        for planned in plan.steps:
+            builder.add_step(
+                planned,
+                expected_bytes=self._learned_sizes.get(step_key(plan.filesystem, planned)),
+            )
+        return builder.done()
 
     def _advance(self, event: RunEvent, *, sleep_seconds: float | None = None) -> None:
         from_state = self._machine.state
@@ -246,23 +267,6 @@ class Driver:
                 sleep_seconds=sleep_seconds,
             )
         )
-
-
-def _replication(plan: FilesystemPlan, former: Replication | None) -> Replication:
-    """Make the machine of one planned filesystem; it remembers what was done before."""
-    builder = ReplicationBuilder(
-        plan.filesystem,
-        reasons=plan.reasons,
-        base=plan.base,
-        waits_for=plan.waits_for,
-        warnings=(*(former.warnings if former is not None else ()), *plan.warnings),
-        earlier=former.step_reports() if former is not None else (),
-    )
-    if plan.conflict is not None:
-        return builder.conflict(plan.conflict.problem())
-    for planned in plan.steps:
-        builder.add_step(planned)
-    return builder.done()
 
 
 RUN_ACTIONS: Mapping[RunState, Callable[[Driver], Awaitable[None]]] = {
