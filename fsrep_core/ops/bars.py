@@ -39,7 +39,8 @@ class _Amount(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if task.fields["is_job"]:
-            return Text(f"{task.completed:.0f}/{count_of(int(task.total or 0), 'step')}")
+            total = task.total
+            return Text(f"{task.completed:.0f}/{count_of(int(total), 'step')}" if total else "")
         moved = format_size(task.completed)
         return Text(f"{moved}/{format_size(task.total)}" if task.total else moved)
 

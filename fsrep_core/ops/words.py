@@ -38,8 +38,10 @@ def visible(text: str) -> str:
 
 
 def count_of(count: int, thing: str) -> str:
-    """Write a number of things: ``1 step``, ``2 steps``."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    """Write a number of things: ``1 step``, ``2 steps``, ``2 entries``."""
+    if count != 1:
+        thing = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    return f"{count:,} {thing}"
 
 
 def step_name(filesystem: str, from_version: Version | None, to_version: Version) -> str:
