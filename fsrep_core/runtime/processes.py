@@ -96,7 +96,7 @@ async def open_process_stream(
     :raises StorageError: the program cannot be started
     """
     async with _started(argv, explain=explain, env=env, stdin=subprocess.DEVNULL) as child:
-        set_pipe_size(child.stdout.fileno(), largest_pipe_bytes())
+        enlarge_pipe(child.stdout.fileno())
         yield _ProcessStream(child=child)
 
 
@@ -120,8 +120,7 @@ async def feed_process(
     async with _started(
         argv, explain=explain, env=env, stdin=subprocess.PIPE, pass_fds=pass_fds
     ) as child:
-        # The pipe of the other side is taken as the measure, so that one place sizes both.
-        set_pipe_size(child.stdin.fileno(), pipe_size(stream.descriptor) or largest_pipe_bytes())
+        enlarge_pipe(child.stdin.fileno())
         child.nursery.start_soon(child.collect_stdout)
         stopped_reading = False
         with trio.CancelScope() as feeding:
@@ -156,24 +155,14 @@ async def run_process(
         return await child.output()
 
 
-def pipe_size(descriptor: int | None) -> int | None:
-    """How many bytes a pipe holds; ``None`` = this is no pipe."""
-    if descriptor is None:
-        return None
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
-    except OSError:
-        return None
-
-
-def set_pipe_size(descriptor: int, size_bytes: int) -> None:
-    """Make a pipe this large, where the kernel allows.
+def enlarge_pipe(descriptor: int) -> None:
+    """Make a pipe as large as the kernel allows.
 
     It forbids when the pipes of this user take too much already (``pipe(7)``,
     ``pipe-user-pages-soft``). A small pipe is slower and as correct.
     """
     with contextlib.suppress(OSError):
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size_bytes)
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, largest_pipe_bytes())
 
 
 @functools.cache

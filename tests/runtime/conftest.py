@@ -6,13 +6,13 @@ import contextlib
 import os
 import random
 import socket
-from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
 from fsrep_core import ByteStream, StorageError
+from fsrep_core.testing import no_leaks, open_resources
 
 DEADLINE_SECONDS = 30
 """Far beyond what any of these tests takes: it turns a hang into a failure."""
@@ -22,35 +22,15 @@ def explain(status, stderr):
     return StorageError(f"status {status}: {stderr}")
 
 
-def descriptors():
-    found = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
-            found[int(entry.name)] = entry.readlink()
-    return found
-
-
-def list_children():
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
-
-
 @pytest.fixture
 def nothing_left():
     """Give a context that ends in time and leaves no descriptor, child or task."""
 
     @contextlib.asynccontextmanager
     async def context():
-        descriptors_before, children_before = descriptors(), list_children()
-        tasks_before = trio.lowlevel.current_statistics().tasks_living
-        with trio.fail_after(DEADLINE_SECONDS):
-            yield
-        assert descriptors() == descriptors_before
-        assert list_children() == children_before
-        assert trio.lowlevel.current_statistics().tasks_living == tasks_before
+        async with no_leaks():
+            with trio.fail_after(DEADLINE_SECONDS):
+                yield
 
     return context
 
@@ -58,7 +38,7 @@ def nothing_left():
 @pytest.fixture
 def children():
     """Give the function that lists the process ids of our children."""
-    return list_children
+    return lambda: set(open_resources().children)
 
 
 @pytest.fixture
