@@ -68,13 +68,19 @@ def test_tools_know_every_package():
         Path(path).name
         for path in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     }
-    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
-    [kept_out] = [each for each in contracts if each["name"] == "the core imports no plugin"]
+    plugins = names - {"fsrep_core"}
+    inside = {
+        f"fsrep_core.{path.stem}" for path in PACKAGES[0].glob("[!_]*") if path.name != "py.typed"
+    }
+    contracts = {each["name"]: each for each in PYPROJECT["tool"]["importlinter"]["contracts"]}
 
     assert built == names
     assert set(PYPROJECT["tool"]["coverage"]["run"]["source_pkgs"]) == names
     assert set(PYPROJECT["tool"]["importlinter"]["root_packages"]) == names
-    assert set(kept_out["forbidden_modules"]) == names - {"fsrep_core"}
+    assert set(contracts["the core imports no plugin"]["forbidden_modules"]) == plugins
+    assert set(contracts["plugins know only public names"]["source_modules"]) == plugins
+    assert set(contracts["plugins know only public names"]["forbidden_modules"]) == inside
+    assert set(contracts["no plugin knows another"]["modules"]) == plugins
 
 
 def test_what_is_tested_is_what_was_installed():
