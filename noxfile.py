@@ -51,8 +51,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Types of every package, of this file, and of a plugin as a stranger writes it."""
     session.install(".", *group("types"))
-    for package in PACKAGES:
-        session.run("mypy", "--package", package)
+    session.run("mypy", *(f"--package={package}" for package in PACKAGES))
     session.run("mypy", "noxfile.py")
     with session.chdir("tests/typing"):
         session.run("mypy", "--config-file=mypy.ini", ".")
