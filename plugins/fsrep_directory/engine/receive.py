@@ -312,6 +312,8 @@ class Receiver:
             finally:
                 os.close(descriptor)
             self._add_line(format_record(entry))
+            self._last_key = sort_key(entry.path)
+            self._members += 1
             self._complete_member()
 
     def _read_members(self) -> None:

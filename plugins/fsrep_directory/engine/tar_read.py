@@ -152,7 +152,8 @@ def _read_member(source: Source) -> Member:
         pax = _parse_pax(source.take(size))
         source.skip_padding(size)
         if kind == b"g":
-            return Member(None, comment=pax.pop(b"comment")) if len(pax) == 1 else _unknown(pax)
+            comment = pax.pop(b"comment", b"")
+            return _unknown(pax) if pax else Member(None, comment=comment)
         block = _read_block(source)
         kind = block[156:157]
     if kind not in _KINDS:
