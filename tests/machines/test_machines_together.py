@@ -6,9 +6,9 @@ The model keeps, for each filesystem, the words of what is still to be done ("se
 
 import attrs
 import pytest
-from hypothesis import settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fsrep_core.machines import ReplicationBuilder, Run, WorkQueue
 from fsrep_core.machines.run import (
@@ -31,10 +31,21 @@ CONFLICT = Problem(message="diverged", temporary=False, local=True, kind="confli
 ORPHANED = Problem(message="the parent is not there", temporary=True, local=True)
 CUT = Problem(message="cut", temporary=True, local=False, kind="connectivity")
 
+RUN_EVENTS = (
+    PlanMade(),
+    PlanningFailed(CUT, 1.0),
+    WaitOver(),
+    AttemptFailed(CUT, 1.0),
+    ReplanNeeded(),
+    WorkDone(),
+    RunFailed(CUT),
+)
+STEP_EVENTS = (ReceiverCommitted(), CursorMoved(), StepFailed(CUT))
+
 problems = st.builds(
     Problem,
     message=st.sampled_from(["busy", "full", "forbidden"]),
-    temporary=st.booleans(),
+    temporary=st.sampled_from([True, True, True, True, False]),
     local=st.just(value=True),
 )
 dates = st.one_of(st.none(), st.integers(1, 4).map(float))
@@ -66,21 +77,15 @@ class Expected:
 
 class Machines(RuleBasedStateMachine):
     @initialize(
-        counts=st.lists(st.integers(0, 3), min_size=len(NAMES), max_size=len(NAMES)),
-        marks=st.sets(st.sampled_from(NAMES)),
-        conflicts=st.sets(st.sampled_from(NAMES), max_size=2),
+        counts=st.lists(st.sampled_from([1, 2, 3, 0]), min_size=len(NAMES), max_size=len(NAMES)),
+        marks=st.sets(st.sampled_from(NAMES), max_size=3),
+        conflicts=st.sampled_from([(), (), ("z",), ("a",), ("a/b", "aa")]),
         every_date=st.lists(dates, min_size=18, max_size=18),
     )
     def begin(self, counts, marks, conflicts, every_date):
-        self.run = Run("job")
-        self.queue = None
-        self.machines = {}
-        self.earlier = {}
-        self.wait = None
-        self.attempt = 1
-        self.state = "planning"
-        self.taken_reports = []
         self.model = {}
+        self.taken_reports = []
+        self.start()
         for name, count in zip(NAMES, counts, strict=True):
             todo = [f"{word} {at}" for at in range(count) for word in ("send", "mark")]
             expected = Expected(todo=todo, dates={at: every_date.pop() for at in range(3)})
@@ -95,6 +100,15 @@ class Machines(RuleBasedStateMachine):
                 expected.todo = []
                 expected.problem = CONFLICT
             self.model[name] = expected
+
+    def start(self):
+        self.run = Run("job")
+        self.queue = None
+        self.machines = {}
+        self.earlier = {}
+        self.wait = None
+        self.attempt = 1
+        self.state = "planning"
 
     def taken(self):
         return sorted(name for name, each in self.model.items() if each.place == "taken")
@@ -118,9 +132,41 @@ class Machines(RuleBasedStateMachine):
                 builder.add_step(self.planned(name, int(word.split()[1])))
         return builder.done()
 
-    @precondition(lambda self: self.state == "planning")
-    @rule()
-    def make_plan(self):
+    @rule(data=st.data())
+    def go_on(self, data):
+        """Do one of the things that can happen now, the likely ones more often."""
+        choices = self.possible() * 2 + [self.tell_the_run_something_illegal]
+        if self.machines:
+            choices += [self.tell_a_step_something_illegal]
+        if len(self.taken_reports) < 4:
+            choices += [self.keep_a_report]
+        data.draw(st.sampled_from(choices))(data)
+
+    def possible(self):
+        if self.state == "planning":
+            return [self.make_plan] * 7 + [self.fail_to_plan]
+        if self.state in ("planning-error", "working-wait"):
+            return [self.wake_up]
+        if self.state != "working":
+            return [self.begin_another_run]
+        if all(each.place == "out" for each in self.model.values()):
+            return [self.finish_the_work]
+        choices = [self.take] * 6 + [self.lose_the_connection]
+        if self.taken():
+            choices += [self.succeed] * 8 + [self.fail] * 3
+        if self.attempt > 4:
+            choices += [self.give_up]
+        return choices
+
+    def begin_another_run(self, _data):
+        """The job runs again; the machines are new, what was done stays done."""
+        for expected in self.model.values():
+            expected.done = 0
+            if expected.problem != CONFLICT:
+                expected.problem = None
+        self.start()
+
+    def make_plan(self, _data):
         for name, expected in self.model.items():
             former = self.machines.get(name)
             if former is not None:
@@ -158,9 +204,7 @@ class Machines(RuleBasedStateMachine):
         self.model[replication.filesystem].problem = ORPHANED
         self.model[replication.filesystem].place = "out"
 
-    @precondition(lambda self: self.state == "working")
-    @rule()
-    def take(self):
+    def take(self, _data):
         ready = [
             ((each.dates[each.step] or 0.0), name)
             for name, each in self.model.items()
@@ -177,8 +221,6 @@ class Machines(RuleBasedStateMachine):
         self.model[name].place = "taken"
         self.run.active.add(name)
 
-    @precondition(lambda self: self.state == "working" and self.taken())
-    @rule(data=st.data())
     def succeed(self, data):
         name = data.draw(st.sampled_from(self.taken()))
         expected = self.model[name]
@@ -197,9 +239,8 @@ class Machines(RuleBasedStateMachine):
             if parent == name and self.model[child].place == "waiting":
                 self.model[child].place = "ready"
 
-    @precondition(lambda self: self.state == "working" and self.taken())
-    @rule(data=st.data(), problem=problems)
-    def fail(self, data, problem):
+    def fail(self, data):
+        problem = data.draw(problems)
         name = data.draw(st.sampled_from(self.taken()))
         self.machines[name].advance(StepFailed(problem))
         self.model[name].problem = problem
@@ -213,92 +254,73 @@ class Machines(RuleBasedStateMachine):
             if self.model[child].place == "waiting" and PARENTS[child] in lost:
                 lost.add(child)
         assert [each.filesystem for each in dropped] == sorted(lost - {name})
+        event(f"{len(dropped)} descendants dropped")
         for each in dropped:
             self.orphan(each)
 
-    @precondition(lambda self: self.state == "working")
-    @rule(sleep_until=st.floats(1, 9))
-    def lose_the_connection(self, sleep_until):
+    def lose_the_connection(self, data):
+        sleep_until = data.draw(st.floats(1, 9))
         self.run.active.clear()
         for expected in self.model.values():
             expected.place = "out"
         self.run.advance(AttemptFailed(CUT, sleep_until))
         self.state, self.wait = "working-wait", (CUT, sleep_until)
 
-    @precondition(lambda self: self.state == "working" and self.queue.exhausted)
-    @rule()
-    def finish_the_work(self):
+    def finish_the_work(self, _data):
         failed = summarize_failures(self.machines.values())
         if any(each.can_retry for each in self.model.values()):
+            event("planned again after failures")
             self.run.advance(ReplanNeeded())
             self.state = "planning"
             self.attempt += 1
         elif failed is None:
+            event("completed")
             self.run.advance(WorkDone())
             self.state = "completed"
         else:
+            event("failed for good")
             self.run.advance(RunFailed(failed))
             self.state, self.wait = "permanent-error", (failed, None)
 
-    @precondition(lambda self: self.state == "planning")
-    @rule(sleep_until=st.floats(1, 9))
-    def fail_to_plan(self, sleep_until):
+    def fail_to_plan(self, data):
+        sleep_until = data.draw(st.floats(1, 9))
         self.run.advance(PlanningFailed(CUT, sleep_until))
         self.state, self.wait = "planning-error", (CUT, sleep_until)
 
-    @precondition(lambda self: self.state in ("planning-error", "working-wait"))
-    @rule()
-    def wake_up(self):
+    def wake_up(self, _data):
         self.run.advance(WaitOver())
         self.state, self.wait = "planning", None
         self.attempt += 1
 
-    @precondition(lambda self: self.state in ("planning", "working"))
-    @rule()
-    def give_up_seldom(self):
-        if self.attempt > 3 and not self.run.active:
-            self.run.advance(RunFailed(CUT))
-            self.state, self.wait = "permanent-error", (CUT, None)
+    def give_up(self, _data):
+        self.run.active.clear()
+        for expected in self.model.values():
+            expected.place = "out"
+        self.run.advance(RunFailed(CUT))
+        self.state, self.wait = "permanent-error", (CUT, None)
 
-    @rule(
-        event=st.sampled_from(
-            [
-                PlanMade(),
-                PlanningFailed(CUT, 1.0),
-                WaitOver(),
-                AttemptFailed(CUT, 1.0),
-                ReplanNeeded(),
-                WorkDone(),
-                RunFailed(CUT),
-            ]
-        )
-    )
-    def illegal_event_of_the_run(self, event):
+    def tell_the_run_something_illegal(self, data):
         legal = {
             "planning": (PlanMade, PlanningFailed, RunFailed),
             "planning-error": (WaitOver,),
             "working": (AttemptFailed, ReplanNeeded, WorkDone, RunFailed),
             "working-wait": (WaitOver,),
         }
-        if not isinstance(event, legal.get(self.state, ())):
+        told = data.draw(st.sampled_from(RUN_EVENTS))
+        if not isinstance(told, legal.get(self.state, ())):
             with pytest.raises(IllegalTransitionError):
-                self.run.advance(event)
+                self.run.advance(told)
 
-    @precondition(lambda self: self.machines)
-    @rule(
-        name=st.sampled_from(NAMES),
-        event=st.sampled_from([ReceiverCommitted(), CursorMoved(), StepFailed(CUT)]),
-    )
-    def illegal_event_of_a_step(self, name, event):
+    def tell_a_step_something_illegal(self, data):
+        name = data.draw(st.sampled_from(NAMES))
+        told = data.draw(st.sampled_from(STEP_EVENTS))
         todo = self.model[name].todo
         legal = {"send": (ReceiverCommitted, StepFailed), "mark": (CursorMoved, StepFailed)}
-        if not todo or not isinstance(event, legal[todo[0].split()[0]]):
+        if not todo or not isinstance(told, legal[todo[0].split()[0]]):
             with pytest.raises(IllegalTransitionError):
-                self.machines[name].advance(event)
+                self.machines[name].advance(told)
 
-    @precondition(lambda self: len(self.taken_reports) < 4)
-    @rule()
-    def keep_a_report(self):
+    def keep_a_report(self, _data):
         report = self.run.report()
         self.taken_reports.append((report, repr(report)))
 
@@ -347,4 +369,4 @@ class Machines(RuleBasedStateMachine):
 
 
 TestMachinesTogether = Machines.TestCase
-TestMachinesTogether.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+TestMachinesTogether.settings = settings(max_examples=100, stateful_step_count=80, deadline=None)
