@@ -45,10 +45,11 @@ async def find_leaks(before: Resources) -> list[str]:
     for _ in range(_TURNS):
         await trio.lowlevel.checkpoint()
     now = open_resources()
+    descriptors = sorted(now.descriptors - before.descriptors)
     return [
-        *(f"descriptor {number} ({what})" for number, what in now.descriptors - before.descriptors),
-        *(f"child process {pid}" for pid in now.children - before.children),
-        *(f"task {task.name}" for task in now.tasks - before.tasks),
+        *(f"descriptor {number} ({what})" for number, what in descriptors),
+        *(f"child process {pid}" for pid in sorted(now.children - before.children)),
+        *sorted(f"task {task.name}" for task in now.tasks - before.tasks),
     ]
 
 

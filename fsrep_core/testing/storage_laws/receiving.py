@@ -25,6 +25,8 @@ __all__ = ["LAWS"]
 
 LAWS: LawBook[StorageTrial] = LawBook()
 
+_MUCH_BYTES = 16 << 20
+
 
 @LAWS.law()
 async def a_stream_that_is_cut_never_becomes_a_version(trial: StorageTrial) -> None:
@@ -158,12 +160,17 @@ async def nothing_is_listed_before_it_is_vouched_for(trial: StorageTrial) -> Non
 async def a_receive_that_fails_early_does_not_drain(trial: StorageTrial) -> None:
     """A receive that is refused from the start raises at once, whatever is still to come."""
     first, second = await trial.snapshots(2)
-    endless = _Endless()
+    stream = _Long()
 
     await trial.expect_error(
-        "receiving without the base from an endless stream",
-        partial(trial.replicate, second, first, tamper=lambda _stream: endless),
+        "receiving a long stream without its base",
+        partial(trial.replicate, second, first, tamper=lambda _stream: stream),
         FsrepError,
+    )
+
+    trial.require(
+        stream.passed_bytes <= _MUCH_BYTES,
+        f"{stream.passed_bytes} bytes were read before it was refused",
     )
 
 
@@ -217,10 +224,18 @@ async def _forget(trial: StorageTrial, version: Version) -> None:
 
 
 @attrs.define(eq=False)
-class _Endless(ByteStream):
+class _Long(ByteStream):
+    """Much more than anyone may read of a step that cannot succeed."""
+
+    passed_bytes: int = 0
+
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
-        return bytes(min(max_bytes, 1 << 16))
+        if self.passed_bytes > 2 * _MUCH_BYTES:
+            raise InterruptedStreamError("a long stream was read to its end")
+        piece = bytes(min(max_bytes, 1 << 20))
+        self.passed_bytes += len(piece)
+        return piece
 
     async def finish(self) -> None:
-        raise InterruptedStreamError("an endless stream never ends well")
+        raise InterruptedStreamError("a long stream never ends well")
