@@ -247,12 +247,17 @@ class Attempt:
     async def _mark(
         self, replication: Replication, step: Step, _watchdog: trio.CancelScope
     ) -> StepEvent:
-        """Move the sender's cursor to what the receiver has confirmed."""
+        """Move the sender's cursor to what the receiver has confirmed.
+
+        A cursor that is newer already stays: a receiver that lost versions gets them
+        again, and the cursor never moves backwards.
+        """
         wanted = step.planned.to_version
         cursor = await self.sender.replication_cursor(
             CursorRequest(job=self.settings.name, filesystem=replication.filesystem, move_to=wanted)
         )
-        if cursor is None or cursor.guid != wanted.guid:
+        moved = cursor is not None and (cursor.guid == wanted.guid or cursor.order > wanted.order)
+        if not moved:
             raise BrokenEndpointError(
                 f"the {self.sender.name} did not move the cursor of {replication.filesystem} "
                 f"to {wanted.relative_name}",

@@ -658,6 +658,40 @@ async def test_a_cursor_that_does_not_move_is_not_success(world, autojump_clock)
     assert len(world.receiver_store.versions("a")) == 1
 
 
+async def test_a_receiver_that_lost_versions_gets_them_back_under_a_cursor_that_is_newer(
+    world, autojump_clock
+):
+    """The cursor never moves backwards, so it stays while older steps are repeated."""
+    world.sender_store.add_history("a", 3)
+    await world.run()
+    oldest, *lost = world.receiver_store.versions("a")
+    for version in reversed(lost):
+        world.receiver_store.destroy("a", version)
+
+    report = await world.run()
+
+    assert report.status == "completed", report.problem
+    assert "had confirmed" in report.replications[0].warnings[0]
+    assert len(report.replications[0].completed) == 2
+    world.assert_replicated("a")
+    assert world.receiver_store.versions("a")[0] == oldest
+
+
+async def test_a_cursor_that_stays_behind_is_not_success(world, autojump_clock):
+    world.sender_store.add_history("a", 2)
+    first, _ = world.sender_store.versions("a")
+
+    async def after(_request, _answer):
+        await trio.lowlevel.checkpoint()
+        return first
+
+    world.sender.after["replication_cursor"] = after
+    report = await world.run()
+
+    assert report.problem.kind == "broken-endpoint"
+    assert len(world.receiver_store.versions("a")) == 2
+
+
 async def test_an_unexpected_exception_is_named_and_stops_one_filesystem(world, autojump_clock):
     world.sender_store.add_history("a", 1)
     world.sender_store.add_history("b", 1)
