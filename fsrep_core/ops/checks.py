@@ -144,6 +144,7 @@ def _stays_here(transport_options: Any) -> bool:  # noqa: ANN401  (any plugin's 
 
 
 def _overlap(a: object, b: object, *, both_here: bool, alike: bool) -> bool:
+    a, b = _as_path(a), _as_path(b)
     if isinstance(a, Path) and isinstance(b, Path):
         pairs = [(os.path.normpath(a), os.path.normpath(b))]
         if both_here:
@@ -153,6 +154,11 @@ def _overlap(a: object, b: object, *, both_here: bool, alike: bool) -> bool:
     else:
         return False
     return any(_nested(PurePosixPath(one), PurePosixPath(two)) for one, two in pairs)
+
+
+def _as_path(root: object) -> object:
+    """Take a string that is plainly a path as one; others, such as a pool's, stay."""
+    return Path(root) if isinstance(root, str) and root.startswith("/") else root
 
 
 def _nested(one: PurePosixPath, two: PurePosixPath) -> bool:

@@ -57,7 +57,7 @@ def _check_count(_instance: object, _attribute: object, count: int) -> None:
 
 def _check_positive(_instance: object, _attribute: object, seconds: float) -> None:
     if seconds <= 0:
-        raise ValueError("must be longer than zero, or nothing could ever succeed")
+        raise ValueError('must be longer than zero; write a duration such as "10m"')
 
 
 def _duration(default: float, key: str, validator: _Validator | None = None) -> Any:  # noqa: ANN401  (attrs gives what the annotation says)

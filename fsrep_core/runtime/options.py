@@ -120,30 +120,35 @@ def _structure(config_class: type[T], mapping: object) -> T:
     rest = next((key for key, field in fields.items() if field.metadata.get("rest")), None)
     hints = _hints(config_class)
     values: dict[str, Any] = {}
+    converted: dict[str, Any] = {}
     mistakes: list[Mistake] = []
     others = {key: value for key, value in mapping.items() if key not in fields or key == rest}
     if rest is not None:
         values[rest] = others
     else:
-        mistakes += [Mistake(str(key), "unknown key", nearest(str(key), fields)) for key in others]
+        mistakes += [_unknown(str(key), fields) for key in others]
     for key, field in fields.items():
         if key == rest:
             continue
         if key in mapping:
             try:
-                values[key] = _field_value(field, hints[field.name], mapping[key])
+                values[key], converted[key] = _field_value(field, hints[field.name], mapping[key])
             except OptionsError as exc:
                 mistakes += exc.within(key).mistakes
         elif field.default is attrs.NOTHING:
             kind = describe_type(field, hints[field.name])
             mistakes.append(Mistake(key, "missing", f"it is required and takes {kind}"))
-    mistakes += _refusals(fields, values)
+    mistakes += _refusals(fields, converted)
     if not mistakes:
         try:
             return config_class(**values)
-        except (ValueError, TypeError) as exc:
-            mistakes.append(Mistake("", _text_of(exc)))
+        except _REFUSALS as exc:
+            mistakes.append(_mistake_of(exc))
     raise OptionsError(mistakes)
+
+
+def _unknown(key: str, fields: Mapping[str, object]) -> Mistake:
+    return Mistake(key, "unknown key", nearest(key, fields) or "no key is known here")
 
 
 def _key_of(field: attrs.Attribute[Any]) -> str:
@@ -161,12 +166,16 @@ def _hints(config_class: type[Any]) -> dict[str, Any]:
         ) from exc
 
 
-def _field_value(field: attrs.Attribute[Any], hint: object, value: object) -> object:
+def _field_value(field: attrs.Attribute[Any], hint: object, value: object) -> tuple[object, object]:
+    """Give a value as the class takes it, and as the class will keep it."""
     parse: Callable[[str], object] | None = field.metadata.get("parse")
     try:
         if parse is not None:
-            return _parsed(parse, value)
-        return value if field.converter is not None else _value(hint, value)
+            read = _parsed(parse, value)
+        elif field.converter is not None:
+            return value, _converted(field.converter, hint, value)
+        else:
+            read = _value(hint, value)
     except OptionsError as exc:
         if field.repr is False:
             raise OptionsError(
@@ -174,6 +183,23 @@ def _field_value(field: attrs.Attribute[Any], hint: object, value: object) -> ob
                 for each in exc.mistakes
             ) from None
         raise
+    return read, read
+
+
+def _converted(converter: Any, hint: object, value: object) -> object:  # noqa: ANN401  (a callable, or attrs.Converter)
+    """See what a converter makes of a value; the class will convert it again.
+
+    :returns: ``attrs.NOTHING`` where only the class can tell
+    """
+    if isinstance(converter, attrs.Converter):
+        return attrs.NOTHING
+    try:
+        return converter(value)
+    except Exception as exc:
+        _value(hint, value)  # says better what is wrong, where it is the type
+        if not isinstance(exc, _REFUSALS):
+            raise
+        raise OptionsError([_mistake_of(exc)]) from exc
 
 
 def _parsed(parse: Callable[[str], object], value: object) -> object:
@@ -194,32 +220,35 @@ def _advice(parse: Callable[[str], object]) -> str | None:
     return None
 
 
+_REFUSALS = (ValueError, TypeError, ConfigError)
+"""What the converters and validators of a class may raise."""
+
+
 def _refusals(
     fields: Mapping[str, attrs.Attribute[Any]], values: Mapping[str, Any]
 ) -> list[Mistake]:
-    """Ask every validator, since the class itself stops at the first that refuses.
-
-    A field with a converter is left to the class: its validator sees the converted value.
-    """
+    """Ask every validator, since the class itself stops at the first that refuses."""
     stand_in = types.SimpleNamespace(
         **{field.name: values[key] for key, field in fields.items() if key in values}
     )
     mistakes = []
     for key, field in fields.items():
-        if field.validator is None or field.converter is not None or key not in values:
+        if field.validator is None or values.get(key, attrs.NOTHING) is attrs.NOTHING:
             continue
         try:
             field.validator(stand_in, field, values[key])
-        except (ValueError, TypeError) as exc:
-            mistakes.append(Mistake(key, _text_of(exc)))
+        except _REFUSALS as exc:
+            mistakes.append(_mistake_of(exc).within(key))
         except AttributeError:
             continue  # it compares with another field, which is missing or wrong itself
     return mistakes
 
 
-def _text_of(exc: Exception) -> str:
+def _mistake_of(exc: Exception) -> Mistake:
+    if isinstance(exc, ConfigError):
+        return Mistake("", exc.message, exc.hint)
     # The validators of attrs give more arguments than their message.
-    return str(exc.args[0]) if exc.args else type(exc).__name__
+    return Mistake("", str(exc.args[0]) if exc.args else type(exc).__name__)
 
 
 # --- a value -----------------------------------------------------------------------------

@@ -313,3 +313,28 @@ def test_durations(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(ValueError, match="the units are ms, s, m, h, d"):
         parse_duration(text)
+
+
+def test_what_a_converter_or_validator_refuses_is_told_of_its_key():
+    def absolute(text):
+        if not text.startswith("/"):
+            raise ConfigError(f"{text!r} is relative", hint="begin with /")
+        return text.rstrip("/")
+
+    def short(_instance, _attribute, value):
+        if len(value) > 3:
+            raise ConfigError(f"{value!r} is long")
+
+    @attrs.frozen
+    class Place:
+        root: str = attrs.field(converter=absolute, validator=short)
+
+    assert structure_options(Place, {"root": "/a/"}, "") == Place("/a")
+    for raw, message in (
+        ("a", "p.root: 'a' is relative; begin with /"),
+        ("/abcd", "p.root: '/abcd' is long"),
+        (1, "p.root: expected a string, not the number 1"),
+    ):
+        with pytest.raises(OptionsError) as caught:
+            structure_options(Place, {"root": raw}, "p")
+        assert [str(each) for each in caught.value.mistakes] == [message]

@@ -70,11 +70,13 @@ def demo(into: Path | None, *, keep: bool) -> int:
         except _Failed as failure:
             _say("\nThe demonstration failed; what is above says where.")
             return failure.status
-        took = format_duration(time.monotonic() - started_at)
-        _say(f"\nEverything is equal. All this took {took}.")
+        _say("\nEverything is equal.")
         if into is not None or keep:
             _say(f"It is all in {root}; look around.")
             _say(f'"fsrep versions -c {root}/fsrep.toml" shows what each side has.')
+        else:
+            _say("Everything is removed again; --keep would keep it.")
+    _say(f"All this took {format_duration(time.monotonic() - started_at)}.")
     return 0
 
 
