@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfigFileError", "find_config", "load_config"]
 
+SYSTEM_CONFIG = Path("/etc/fsrep/fsrep.toml")
+
 SIZE_LIMIT_BYTES = 1024 * 1024
 """More than anyone writes by hand; keeps a wrong path from filling the memory."""
 
@@ -58,7 +60,7 @@ def find_config(explicit: Path | None, environment: Mapping[str, str]) -> Path:
             )
         return here
     home = environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME", "/")) / ".config"
-    places = [Path(home) / "fsrep" / "fsrep.toml", Path("/etc/fsrep/fsrep.toml")]
+    places = [Path(home) / "fsrep" / "fsrep.toml", SYSTEM_CONFIG]
     for place in places:
         if place.exists():
             return place

@@ -122,8 +122,8 @@ MISTAKES = {
     "bad glob": (
         BASE.replace(FILESYSTEMS, 'filesystems = ["a[b"]'),
         (
-            "job \"docs\": filesystems: pattern 'a[b' has a '[' that is not closed in its component; "
-            "close it; write '[[]' to mean '['"
+            "job \"docs\": filesystems: pattern 'a[b' has a '[' that is not closed in its "
+            "component; close it; write '[[]' to mean '['"
         ),
     ),
     "absolute pattern": (
@@ -264,7 +264,10 @@ MISTAKES = {
     ),
     "key written twice": (
         BASE.replace('name = "docs"', 'name = "docs"\nname = "docs"'),
-        'line 3, column 14: not valid TOML: Cannot overwrite a value; the line reads: name = "docs"',
+        (
+            "line 3, column 14: not valid TOML: Cannot overwrite a value; "
+            'the line reads: name = "docs"'
+        ),
     ),
     "cut in the middle": (
         BASE[: BASE.index(", root")],
@@ -276,7 +279,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("text, message", MISTAKES.values(), ids=MISTAKES.keys())  # noqa: PT006
+@pytest.mark.parametrize(("text", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_mistake_has_one_message(fsrep, tmp_path, command, text, message):
     path = tmp_path / "fsrep.toml"
@@ -386,7 +389,7 @@ def test_no_configuration_at_all(fsrep, tmp_path, monkeypatch):
 def test_a_broken_plugin_is_named_and_stops_only_who_selects_it(fsrep, job, monkeypatch):
     broken = importlib.metadata.EntryPoint("tape", "no_such_module_anywhere:plugin", "fsrep")
     real = list(importlib.metadata.entry_points(group="fsrep"))
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [broken, *real])
+    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda **_: [broken, *real])
 
     assert fsrep("check").status == 0
 
@@ -446,10 +449,10 @@ def test_a_mistake_of_usage(fsrep, arguments):
 
 
 def test_a_strangers_file_in_the_working_directory_is_not_used(fsrep, job, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: os.stat(job.config).st_uid + 1)
-    if os.stat(job.config).st_uid == 0:
+    if os.geteuid() == 0:
         os.chown(job.config, 12345, -1)
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: job.config.stat().st_uid + 1)
 
     ended = fsrep("check")
 

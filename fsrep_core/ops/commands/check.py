@@ -13,7 +13,7 @@ from fsrep_core.ops.session import job_settings, open_session, open_sides
 from fsrep_core.ops.words import count_of, visible
 from fsrep_core.planning.patterns import parse_pattern, select
 from fsrep_core.runtime.survey import survey
-from fsrep_core.values import Problem
+from fsrep_core.values import Problem, VersionKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,13 +66,20 @@ def check(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) 
 async def _check_job(session: Session, job: JobConfig) -> Finding:
     async with open_sides(session, job) as (sender, receiver):
         sender_inventory, receiver_inventory = await survey(job_settings(job), sender, receiver)
-    names = [each.name for each in sender_inventory.filesystems]
-    selection = select(job.filesystems, names)
+    snapshots_of = {
+        each.name: any(version.kind is VersionKind.SNAPSHOT for version in each.versions)
+        for each in sender_inventory.filesystems
+    }
+    selection = select(job.filesystems, snapshots_of)
+    warnings = [_idle_warning(job.name, text) for text in selection.idle_patterns]
+    warnings += [
+        _empty_warning(job.name, name) for name in selection.names if not snapshots_of[name]
+    ]
     return Finding(
         sender=f"{sender.name}: {_counted(sender_inventory)}",
         receiver=f"{receiver.name}: {_counted(receiver_inventory)}",
         selected=selection.names,
-        warnings=tuple(_idle_warning(job.name, text) for text in selection.idle_patterns),
+        warnings=tuple(warnings),
         problem=_format_problem(sender_inventory, receiver_inventory),
     )
 
@@ -89,7 +96,11 @@ def _idle_warning(job: str, text: str) -> str:
         return f'the pattern "{text}" takes nothing away'
     if pattern.literal is None:
         return f'the pattern "{text}" matches no filesystem that has versions'
-    return f'there is no version of "{text}"; if it exists, "fsrep snapshot {job}" makes the first'
+    return _empty_warning(job, text)
+
+
+def _empty_warning(job: str, name: str) -> str:
+    return f'"{name}" has no version yet; "fsrep snapshot {job}" makes the first, if it exists'
 
 
 def _format_problem(sender: Inventory, receiver: Inventory) -> Problem | None:

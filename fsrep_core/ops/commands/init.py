@@ -84,15 +84,15 @@ def init(config_path: Path, sender: Path, receiver: Path | None) -> int:
         sender=_quoted(str(sender)),
         receiver=_quoted(str(receiver)),
     )
+    if config_path.exists():
+        raise ConfigError(
+            f"{config_path} exists and is not overwritten",
+            hint="name another file with --config, or remove that one first",
+        )
     try:
         receiver.mkdir(exist_ok=True)
         with config_path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError as exc:
-        raise ConfigError(
-            f"{config_path} exists and is not overwritten",
-            hint="name another file with --config, or remove that one first",
-        ) from exc
     except OSError as exc:
         raise ConfigError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
     print(f"wrote {config_path}: {sender} to {receiver}")  # noqa: T201  (the result)
