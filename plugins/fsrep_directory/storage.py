@@ -6,13 +6,11 @@ the store, or moves a cursor, touches a few small files and is done in a thread.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import trio
@@ -49,6 +47,9 @@ from fsrep_directory.engine.store import Root, StoredVersion
 from fsrep_directory.engine.tar_format import FORMAT
 from fsrep_directory.launch import engine_command, error_of, explain, problem_of
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
 __all__ = ["DirectoryConfig", "DirectoryStorage"]
 
 _T = TypeVar("_T")
@@ -62,7 +63,7 @@ CAPABILITIES = Capabilities(
 
 
 def _check_root(_: object, __: object, value: str) -> None:
-    if not PurePosixPath(value).is_absolute():
+    if not Path(value).is_absolute():
         raise ConfigError(
             f"root = {value!r} is not an absolute path",
             hint="write the path from the first slash on",
@@ -89,12 +90,11 @@ class DirectoryStorage:
     @hookimpl
     async def inventory(self, request: InventoryRequest) -> Inventory:
         """List what the store has, without looking at any tree."""
+        config = self.config
         listed = await self._in_thread(
-            inventory,
-            self.config.root,
-            request.job,
-            request.patterns,
-            may_lack=self.config.create_root,
+            lambda: inventory(
+                config.root, request.job, request.patterns, may_lack=config.create_root
+            )
         )
         return Inventory(
             capabilities=CAPABILITIES,
@@ -121,7 +121,7 @@ class DirectoryStorage:
     async def send(self, request: SendRequest) -> AsyncIterator[SendResponse]:
         """Let the engine write the stream."""
         facts = self._send_request(request)
-        resumed = await self._in_thread(_resumed, facts)
+        resumed = await self._in_thread(lambda: _resumed(facts))
         if not resumed:
             facts["token"] = None
         argv = engine_command("send", json.dumps(facts))
@@ -132,7 +132,7 @@ class DirectoryStorage:
     async def receive(self, request: ReceiveRequest, stream: ByteStream) -> ReceiveResponse:
         """Let the engine read the stream and commit it."""
         there = await self._in_thread(
-            _find_received, self.config.root, request.filesystem, request.to_version.guid
+            lambda: _find_received(self.config.root, request.filesystem, request.to_version.guid)
         )
         if there is not None:
             return ReceiveResponse(version=_version(there))
@@ -148,7 +148,7 @@ class DirectoryStorage:
             "rollback": [each.guid for each in request.rollback],
         }
         # An argument could not hold every list of versions; a file in memory can.
-        with open(os.memfd_create("fsrep-request"), "w+b") as file:
+        with os.fdopen(os.memfd_create("fsrep-request"), "w+b") as file:
             file.write(json.dumps(facts).encode())
             file.seek(0)
             output = await feed_process(
@@ -172,9 +172,10 @@ class DirectoryStorage:
             "job": request.job,
         }
         if request.move_to is None:
-            cursor = await self._in_thread(read_cursor, facts)
+            cursor = await self._in_thread(lambda: read_cursor(facts))
         else:
-            cursor = await self._in_thread(move_cursor, {**facts, "guid": request.move_to.guid})
+            facts["guid"] = request.move_to.guid
+            cursor = await self._in_thread(lambda: move_cursor(facts))
         return _version(cursor) if cursor else None
 
     @hookimpl
@@ -234,8 +235,8 @@ class DirectoryStorage:
 
     def _need_root(self) -> None:
         if self.config.create_root:
-            os.makedirs(self.config.root, exist_ok=True)
-        elif not os.path.isdir(self.config.root):
+            Path(self.config.root).mkdir(parents=True, exist_ok=True)
+        elif not Path(self.config.root).is_dir():
             raise Failure(
                 "storage",
                 f"the root {self.config.root!r} is no directory",
@@ -250,9 +251,9 @@ class DirectoryStorage:
         answer: dict[str, Any] = json.loads(output.stdout)
         return answer
 
-    async def _in_thread(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    async def _in_thread(self, function: Callable[[], _T]) -> _T:
         try:
-            return await trio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
+            return await trio.to_thread.run_sync(function)
         except Failure as failure:
             raise error_of(failure.facts()) from None
         except OSError as error:

@@ -18,6 +18,13 @@ DEFAULT = PREFIX + b"default"
 _VERSION = 2
 _NO_ID = 0xFFFFFFFF
 _TAGS = {1: b"user", 2: b"user", 4: b"group", 8: b"group", 16: b"mask", 32: b"other"}
+_HEADER_BYTES = 4
+_ENTRY_BYTES = 8
+_ALL = 7
+_LETTERS = ((0x72, 4), (0x77, 2), (0x78, 1))
+"""``r``, ``w`` and ``x``, with the bit of each."""
+_NONE = 0x2D
+"""A dash."""
 _QUALIFIED = frozenset({2, 8})
 _NUMBERS = {
     (b"user", False): 1,
@@ -31,16 +38,13 @@ _NUMBERS = {
 
 def to_text(value: bytes) -> bytes | None:
     """The text of an ACL; ``None`` if the kernel's bytes mean more than text can say."""
-    if len(value) % 8 != 4 or struct.unpack_from("<I", value)[0] != _VERSION:
+    if len(value) % _ENTRY_BYTES != _HEADER_BYTES or struct.unpack_from("<I", value)[0] != _VERSION:
         return None
     lines = []
-    for tag, permissions, number in struct.iter_unpack("<HHI", value[4:]):
-        if tag not in _TAGS or permissions > 7 or (tag in _QUALIFIED) == (number == _NO_ID):
+    for tag, permissions, number in struct.iter_unpack("<HHI", value[_HEADER_BYTES:]):
+        if tag not in _TAGS or permissions > _ALL or (tag in _QUALIFIED) == (number == _NO_ID):
             return None
-        letters = b"".join(
-            letter if permissions & bit else b"-"
-            for letter, bit in ((b"r", 4), (b"w", 2), (b"x", 1))
-        )
+        letters = bytes(letter if permissions & bit else _NONE for letter, bit in _LETTERS)
         qualifier = b"%d" % number if tag in _QUALIFIED else b""
         lines.append(b"%b:%b:%b" % (_TAGS[tag], qualifier, letters))
     text = b"\n".join(lines)
@@ -55,17 +59,14 @@ def from_text(text: bytes) -> bytes:
     entries = [struct.pack("<I", _VERSION)]
     for line in text.split(b"\n"):
         name, qualifier, letters = line.split(b":")
-        if len(letters) != 3 or any(
-            letter not in (wanted, 0x2D) for letter, wanted in zip(letters, b"rwx", strict=True)
-        ):
+        pairs = tuple(zip(letters, _LETTERS, strict=True))
+        if any(found not in {letter, _NONE} for found, (letter, _) in pairs):
             raise ValueError(f"no permissions: {letters!r}")
         if qualifier and not (qualifier.isdigit() and int(qualifier) < _NO_ID):
             raise ValueError(f"no number: {qualifier!r}")
         tag = _NUMBERS.get((name, bool(qualifier)))
         if tag is None:
             raise ValueError(f"no kind of entry: {name!r}")
-        permissions = sum(
-            bit for letter, bit in zip(letters, (4, 2, 1), strict=True) if letter != 0x2D
-        )
+        permissions = sum(bit for found, (letter, bit) in pairs if found == letter)
         entries.append(struct.pack("<HHI", tag, permissions, int(qualifier or _NO_ID)))
     return b"".join(entries)

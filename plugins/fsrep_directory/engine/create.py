@@ -42,7 +42,7 @@ from .tree import TreeBuilder, open_directory, open_subdirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO, Self
 
     from .store import FilesystemStore
     from .tree import Folder
@@ -170,12 +170,10 @@ class _Walk:
         self._entries = 0
         self._lines: list[bytes] = []
         self._index: list[bytes] = []
-        self._manifest_file = self._stack.enter_context(open(f"{staging}/manifest", "xb"))
-        self._index_file = self._stack.enter_context(open(f"{staging}/index", "xb"))
-        os.chmod(f"{staging}/manifest", 0o600)
-        os.chmod(f"{staging}/index", 0o600)
+        self._manifest_file = self._stack.enter_context(_new_file(f"{staging}/manifest"))
+        self._index_file = self._stack.enter_context(_new_file(f"{staging}/index"))
 
-    def __enter__(self) -> _Walk:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -476,6 +474,11 @@ class _Walk:
         self._index_file.write(b"".join(key + b"\n" for key in self._index))
         self._lines.clear()
         self._index.clear()
+
+
+def _new_file(path: str) -> BinaryIO:
+    """A file that only the store's owner can read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def _key(info: os.stat_result) -> bytes:

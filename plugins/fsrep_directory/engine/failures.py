@@ -21,7 +21,7 @@ _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818  (what is raised is what is reported)
     """Something that was attempted, on what, and what happened.
 
     :param kind: the ``kind`` of the error class that the plugin raises for it

@@ -35,13 +35,13 @@ def main(arguments: list[str]) -> int:
     try:
         answer = _carry_out(*arguments)
     except Failure as failure:
-        print(failure.to_json(), file=sys.stderr)
+        sys.stderr.write(failure.to_json() + "\n")
         return 1
     except OSError as error:
-        print(from_os_error(error, f"{arguments[0]} failed").to_json(), file=sys.stderr)
+        sys.stderr.write(from_os_error(error, f"{arguments[0]} failed").to_json() + "\n")
         return 1
     if answer is not None:
-        print(json.dumps(answer))
+        sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 

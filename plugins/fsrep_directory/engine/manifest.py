@@ -18,6 +18,7 @@ from .records import record_path, sort_key
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
 __all__ = ["Manifest", "compare", "manifest_digest"]
 
@@ -41,10 +42,10 @@ class Manifest:
             if size:
                 self.data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         self.size = size
-        if size and self.data[size - 1] != 0x0A:
+        if size and self.data[size - 1 :] != b"\n":
             raise Failure("storage", f"the manifest {path!r} is damaged: its last line is cut")
 
-    def __enter__(self) -> Manifest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

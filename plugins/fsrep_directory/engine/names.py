@@ -7,6 +7,7 @@ The store keeps ``@``, ``#`` and ``%`` at the start of a component for itself.
 from __future__ import annotations
 
 from .failures import Failure, quoted
+from .records import sort_key
 
 __all__ = [
     "COMPONENT_LIMIT_BYTES",
@@ -16,6 +17,7 @@ __all__ = [
     "VERSION_LIMIT_BYTES",
     "check_component",
     "check_filesystem",
+    "check_target",
     "check_version_name",
 ]
 
@@ -78,6 +80,21 @@ def check_component(component: bytes, path: bytes) -> None:
         )
     if len(component) > COMPONENT_LIMIT_BYTES or len(path) > PATH_LIMIT_BYTES:
         raise Failure("storage", f"the stream names an entry with too long a path: {quoted(path)}")
+
+
+def check_target(target: bytes, path: bytes) -> None:
+    """Refuse the target of a hard link that could lead out of its tree.
+
+    :raises Failure: a component of it could lead elsewhere
+    """
+    for component in target.split(b"/"):
+        check_component(component, target)
+    if sort_key(target) >= sort_key(path):
+        raise Failure(
+            "storage",
+            f"the stream links {quoted(path)!r} to {quoted(target)!r}, which does not come before it",
+            hint="nothing of it was used; the sender is broken or hostile",
+        )
 
 
 def _encoded(name: str, what: str) -> bytes:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from .extents import read_pieces, spans_after
 from .failures import Failure, quoted
 from .manifest import Manifest, compare
-from .names import check_component, check_version_name
+from .names import check_component, check_target, check_version_name
 from .partial import Mark, Partial
 from .records import (
     ROOT,
@@ -248,11 +248,8 @@ class Receiver:
 
     def _read_promise(self, comment: bytes) -> None:
         try:
-            facts = json.loads(comment.removeprefix(START_MARK))
-            if facts.pop("format") != FORMAT:
-                raise ValueError("its format is another one")
-            self.promise = Promise(**facts)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self.promise = Promise(**json.loads(comment.removeprefix(START_MARK)))
+        except (ValueError, TypeError) as error:
             raise Failure("storage", f"the stream's start cannot be read: {error}") from error
         found = (self.promise.guid, self.promise.from_guid)
         wanted = (self._request["to_guid"], self._request["from_guid"])
@@ -357,6 +354,7 @@ class Receiver:
             elif kind == b"l":
                 self._builder.symlink(folder, name, entry)
             elif kind == b"h":
+                check_target(entry.target, path)
                 self._builder.hard_link(folder, name, entry)
             else:
                 self._builder.fifo(folder, name, entry)
@@ -448,14 +446,13 @@ class Receiver:
         """Write a large or sparse file's content, of which ``done`` bytes are there."""
         hasher = hashlib.sha256()
         spans = parse_extents(entry.extents) or [(0, size)]
-        for offset, piece in read_pieces(descriptor, spans, done):
+        for _, piece in read_pieces(descriptor, spans, done):
             hasher.update(piece)
-            offset += len(piece)
         start = self._source.offset - done
         pieces = self._source.pieces(size - done)
         rest = b""
-        for offset, length in spans_after(spans, done):
-            end = offset + length
+        for begin, length in spans_after(spans, done):
+            offset, end = begin, begin + length
             while offset < end:
                 rest = rest or next(pieces)
                 written = os.pwrite(descriptor, rest[: end - offset], offset)

@@ -1,4 +1,4 @@
-"""One entry of a tree as one line of bytes: the record of a manifest.
+r"""One entry of a tree as one line of bytes: the record of a manifest.
 
 A record holds everything that a version promises of an entry, in one canonical form, so
 that two entries are equal exactly if their lines are. Eleven fields, tabs between::
@@ -6,7 +6,7 @@ that two entries are equal exactly if their lines are. Eleven fields, tabs betwe
     path kind mode uid gid mtime_ns size digest target extents xattrs
 
 * ``path``: below the root of the tree, ``.`` for the root itself. Any bytes; backslash,
-  tab and newline are written as ``\\\\``, ``\\t`` and ``\\n``.
+  tab and newline are written as ``\\``, ``\t`` and ``\n``.
 * ``kind``: ``f`` file, ``d`` directory, ``l`` symbolic link, ``p`` fifo, ``h`` a further
   name of the file ``target``, which sorts before it. An ``h`` repeats all that its file
   says, so that its line changes whenever the file does.

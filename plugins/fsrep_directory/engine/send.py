@@ -17,7 +17,7 @@ from .tree import open_directory, open_subdirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
     from .records import Entry
     from .store import FilesystemStore, StoredVersion
@@ -196,7 +196,7 @@ class _Tree:
     def __init__(self, path: str) -> None:
         self._levels = [(b"", open_directory(path))]
 
-    def __enter__(self) -> _Tree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

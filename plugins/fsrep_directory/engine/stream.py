@@ -16,7 +16,7 @@ import json
 
 from .manifest import Manifest, compare
 from .records import parse_record, record_path
-from .tar_format import END_MARK, FORMAT, START_MARK, padding
+from .tar_format import END_MARK, START_MARK, padding
 from .tar_write import END_BLOCKS, global_header, member_header, whiteout_header
 
 TYPE_CHECKING = False
@@ -31,7 +31,6 @@ __all__ = ["changes", "end_of_stream", "start_of_stream", "stream_identity", "st
 def start_of_stream(base: StoredVersion | None, version: StoredVersion) -> bytes:
     """The global header that says what this stream is."""
     facts = {
-        "format": FORMAT,
         "guid": version.guid,
         "name": version.name,
         "created": version.created,

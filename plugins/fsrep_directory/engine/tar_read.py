@@ -36,6 +36,9 @@ _KINDS = {b"0": b"f", b"1": b"h", b"2": b"l", b"5": b"d", b"6": b"p"}
 _NANOSECONDS = 1_000_000_000
 _SIZE_LIMIT = (1 << 63) - 1
 _MAP_NUMBER_BYTES = 20
+_LONGEST_NUMBER = 19
+_FRACTION_DIGITS = 9
+_DIGEST_DIGITS = 64
 _ADLER_MODULUS = 65_521
 
 
@@ -169,7 +172,7 @@ def _read_member(source: Source) -> Member:
     return _entry_member(source, _KINDS[kind], path, comment, size, block, pax)
 
 
-def _entry_member(
+def _entry_member(  # noqa: PLR0913, PLR0917  (the parts of one header)
     source: Source,
     kind: bytes,
     path: bytes,
@@ -201,7 +204,7 @@ def _entry_member(
         path = path[:-1]
     if kind != b"f" and size:
         raise ValueError("a member that is no file has content")
-    if digest and len(digest) != 64:
+    if digest and len(digest) != _DIGEST_DIGITS:
         raise ValueError("a digest has no 64 digits")
     if bool(target) != (kind in (b"h", b"l")) or bool(digest) != (kind in (b"f", b"h")):
         raise ValueError("a member lacks what its type needs")
@@ -232,7 +235,7 @@ def _parse_pax(body: bytes) -> dict[bytes, bytes]:
         length = _decimal(body[position:space])
         stop = position + length
         keyword, equals, value = body[space + 1 : stop - 1].partition(b"=")
-        if stop > end or stop <= space or body[stop - 1] != 0x0A or not equals:
+        if stop > end or stop <= space or body[stop - 1 : stop] != b"\n" or not equals:
             raise ValueError("a pax record is cut")
         if keyword in records:
             raise ValueError(f"the pax record {keyword!r} is there twice")
@@ -308,7 +311,7 @@ def _octal(field: bytes) -> int:
 
 
 def _decimal(digits: bytes) -> int:
-    if not digits.isdigit() or len(digits) > 19 or int(digits) > _SIZE_LIMIT:
+    if not digits.isdigit() or len(digits) > _LONGEST_NUMBER or int(digits) > _SIZE_LIMIT:
         raise ValueError(f"a number is {digits[:20]!r}")
     return int(digits)
 
@@ -316,7 +319,7 @@ def _decimal(digits: bytes) -> int:
 def _timestamp(text: bytes) -> int:
     negative = text.startswith(b"-")
     seconds, _, fraction = text.removeprefix(b"-").partition(b".")
-    if len(fraction) != 9:
+    if len(fraction) != _FRACTION_DIGITS:
         raise ValueError(f"a time is {text[:40]!r}")
     value = _decimal(seconds) * _NANOSECONDS + _decimal(fraction)
     return -value if negative else value

@@ -93,7 +93,7 @@ def _xattr(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return b"SCHILY.xattr." + keyword, value
 
 
-def _member(
+def _member(  # noqa: C901, PLR0913, PLR0917  (the fields of a header, each with its own limit)
     name: bytes,
     kind: bytes,
     mode: int,
@@ -140,7 +140,7 @@ def _member(
     return header + _filled(pax) + block
 
 
-def _block(
+def _block(  # noqa: PLR0913, PLR0917  (the fields of a header)
     name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes
 ) -> bytes:
     """One ustar header block."""

@@ -25,6 +25,10 @@ from .extents import copy_content, data_extents
 from .failures import Failure, quoted
 from .records import Entry, parse_record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 __all__ = ["Folder", "TreeBuilder", "open_directory", "open_subdirectory"]
 
 _WORKERS = 2
@@ -96,7 +100,7 @@ class TreeBuilder:
             for thread in self._threads:
                 thread.start()
 
-    def __enter__(self) -> TreeBuilder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import struct
 import tempfile
+import warnings
 
 import attrs
 import fsrep_directory.engine.create
@@ -139,6 +141,47 @@ def some_acl():
         (32, 0, 0xFFFFFFFF),
     )
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+class AsNobody:
+    """Runs a function in a child process without root, and gives its JSON answer."""
+
+    def give(self, path):
+        """Give everything below to nobody, and let nobody come to it."""
+        for folder, names, files in os.walk(path):
+            for name in ["", *names, *files]:
+                os.chown(os.path.join(folder, name), 65534, 65534, follow_symlinks=False)
+        while path != "/":
+            os.chmod(path, os.stat(path).st_mode | 0o011)
+            path = os.path.dirname(path)
+
+    def __call__(self, function):
+        read_end, write_end = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer Pythons warn of threads; none matters here
+            child = os.fork()
+        if not child:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                try:
+                    answer = function()
+                except Failure as failure:
+                    answer = failure.facts()
+                os.write(write_end, json.dumps(answer).encode())
+            finally:
+                os._exit(0)
+        os.close(write_end)
+        with open(read_end, "rb") as file:
+            answer = file.read()
+        os.waitpid(child, 0)
+        return json.loads(answer)
+
+
+@pytest.fixture
+def as_nobody():
+    return AsNobody()
 
 
 @pytest.fixture(autouse=True)

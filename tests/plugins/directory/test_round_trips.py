@@ -219,11 +219,11 @@ def test_a_group_of_hard_links_that_splits_and_joins(laboratory):
 
 
 def test_a_tree_deeper_than_a_path_can_be_long(laboratory):
-    depth = 1500
+    depth = 450
     descriptor = os.open(laboratory.live, os.O_RDONLY)
     for _ in range(depth):
-        os.mkdir("deep", dir_fd=descriptor)
-        below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+        os.mkdir("deep-level", dir_fd=descriptor)
+        below = os.open("deep-level", os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)
         descriptor = below
     os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=descriptor))
