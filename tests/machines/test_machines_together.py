@@ -369,4 +369,4 @@ class Machines(RuleBasedStateMachine):
 
 
 TestMachinesTogether = Machines.TestCase
-TestMachinesTogether.settings = settings(max_examples=100, stateful_step_count=80, deadline=None)
+TestMachinesTogether.settings = settings(max_examples=60, stateful_step_count=80, deadline=None)

@@ -21,7 +21,7 @@ from fsrep_core.planning import (
 )
 from fsrep_core.values import Capabilities, Filesystem, ResumeToken, Version, VersionKind
 
-MORE = settings(max_examples=250, deadline=None)
+MORE = settings(max_examples=200, deadline=None)
 GUIDS = "abcdefgh"
 """Of all versions that the sender ever had, oldest first."""
 
