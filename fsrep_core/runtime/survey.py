@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import trio
 
-from fsrep_core.errors import FsrepError
 from fsrep_core.planning import Plan, make_plan
 from fsrep_core.runtime.classify import classify
 from fsrep_core.values import Inventory, InventoryRequest, SendRequest
@@ -41,21 +40,26 @@ async def survey(
 ) -> tuple[Inventory, Inventory]:
     """List both sides at once.
 
-    :raises FsrepError: a side cannot be reached or listed; the message names the side
+    :raises FsrepError: a side cannot be reached or listed; a note names the side
     """
     request = InventoryRequest(job=settings.name, patterns=settings.filesystems)
     found: dict[Endpoint, Inventory] = {}
-
-    async def list_side(endpoint: Endpoint) -> None:
-        try:
-            found[endpoint] = await endpoint.inventory(request)
-        except FsrepError as error:
-            error.add_note(f"while listing the {endpoint.name}")
-            raise
+    failed: list[Exception] = []
 
     async with trio.open_nursery() as nursery:
+
+        async def list_side(endpoint: Endpoint) -> None:
+            try:
+                found[endpoint] = await endpoint.inventory(request)
+            except Exception as error:  # noqa: BLE001  (raised again below, alone)
+                error.add_note(f"while listing the {endpoint.name}")
+                failed.append(error)
+                nursery.cancel_scope.cancel()
+
         nursery.start_soon(list_side, sender)
         nursery.start_soon(list_side, receiver)
+    if failed:
+        raise failed[0]
     return found[sender], found[receiver]
 
 

@@ -267,7 +267,7 @@ class Histories(RuleBasedStateMachine):
         )
         return await driver.run()
 
-    def expect(self, name):
+    def expect(self, name):  # noqa: PLR0911  (the rules, one after the other)
         """The receiver's snapshots after a run, oldest first, and whether it is a conflict."""
         has = snapshots_of(self.receiver, name)
         sends = snapshots_of(self.sender, name)

@@ -821,7 +821,7 @@ async def test_the_receivers_error_is_the_cause_and_the_senders_its_echo(world, 
         async with real_send(request) as response:
             try:
                 yield response
-            except Exception:
+            except StorageError:
                 raise StorageError("echo: signal received") from None
 
     class Sender(Side):
@@ -1054,7 +1054,7 @@ async def test_an_observer_that_fails_is_dropped_and_the_others_hear_of_it(world
     class Broken:
         @hookimpl
         def observe(self, event):
-            raise RuntimeError("observer bug")
+            raise RuntimeError(f"observer bug at {event}")
 
     driver = world.driver()
     driver.observers = Observers([Broken(), world.recorder])
