@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from fsrep_core.testing.laws import Deviations, Law, LawBook, LawBroken, Verdict
 from fsrep_core.testing.leaks import Resources, find_leaks, no_leaks, open_resources
+from fsrep_core.testing.probe import ProbeStorage
 from fsrep_core.testing.storage_trial import StorageHarness, StorageMaker
 from fsrep_core.testing.storages import STORAGE_LAWS, check_storage
 from fsrep_core.testing.tampering import CutStream, HookedStream, PieceStream, drain
+from fsrep_core.testing.transport_trial import TransportMaker
+from fsrep_core.testing.transports import TRANSPORT_LAWS, check_transport
 from fsrep_core.testing.trees import ASPECTS, Entry, compare_trees, differences, read_tree
 
 __all__ = [
     "ASPECTS",
     "STORAGE_LAWS",
+    "TRANSPORT_LAWS",
     "CutStream",
     "Deviations",
     "Entry",
@@ -26,11 +30,14 @@ __all__ = [
     "LawBook",
     "LawBroken",
     "PieceStream",
+    "ProbeStorage",
     "Resources",
     "StorageHarness",
     "StorageMaker",
+    "TransportMaker",
     "Verdict",
     "check_storage",
+    "check_transport",
     "compare_trees",
     "differences",
     "drain",

@@ -83,7 +83,8 @@ def _children() -> Iterator[int]:
 
 
 def _tasks() -> Iterator[trio.lowlevel.Task]:
-    pending = [trio.lowlevel.current_root_task()]
+    root = trio.lowlevel.current_root_task()
+    pending = [root] if root else []
     while pending:
         task = pending.pop()
         yield task

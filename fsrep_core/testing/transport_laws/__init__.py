@@ -1,0 +1,1 @@
+"""The laws of transports, a module for each part of the contract."""
