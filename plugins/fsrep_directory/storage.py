@@ -23,8 +23,10 @@ from fsrep_core import (
     CursorRequest,
     DestroyVersionsRequest,
     Filesystem,
+    InterruptedStreamError,
     Inventory,
     InventoryRequest,
+    ProcessOutput,
     ReceiveRequest,
     ReceiveResponse,
     ResumeToken,
@@ -46,6 +48,7 @@ from fsrep_directory.engine.send import resume_offset
 from fsrep_directory.engine.store import Root, StoredVersion
 from fsrep_directory.engine.tar_format import FORMAT
 from fsrep_directory.launch import engine_command, error_of, explain, problem_of
+from fsrep_directory.vouching import VouchedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -147,16 +150,7 @@ class DirectoryStorage:
             "clear": request.clear_resume_token,
             "rollback": [each.guid for each in request.rollback],
         }
-        # An argument could not hold every list of versions; a file in memory can.
-        with os.fdopen(os.memfd_create("fsrep-request"), "w+b") as file:
-            file.write(json.dumps(facts).encode())
-            file.seek(0)
-            output = await feed_process(
-                engine_command("receive", str(file.fileno())),
-                stream,
-                explain=explain,
-                pass_fds=(file.fileno(),),
-            )
+        output = await self._feed(facts, stream)
         answer = json.loads(output.stdout)
         return ReceiveResponse(
             version=_version(StoredVersion(**answer["version"])),
@@ -223,6 +217,24 @@ class DirectoryStorage:
             )
             for version, result in zip(request.versions, answer["results"], strict=True)
         )
+
+    async def _feed(self, facts: dict[str, Any], stream: ByteStream) -> ProcessOutput:
+        # An argument could not hold every list of versions; a file in memory can.
+        with (
+            os.fdopen(os.memfd_create("fsrep-request"), "w+b") as file,
+            VouchedStream(stream) as vouched,
+        ):
+            file.write(json.dumps(facts).encode())
+            file.seek(0)
+            descriptors = (file.fileno(), vouched.voucher)
+            argv = engine_command("receive", *(str(each) for each in descriptors))
+            try:
+                return await feed_process(argv, vouched, explain=explain, pass_fds=descriptors)
+            except InterruptedStreamError:
+                # The engine noticed the end; the stream knows why it came.
+                if vouched.error is not None:
+                    raise vouched.error from None
+                raise
 
     def _send_request(self, request: SendRequest) -> dict[str, Any]:
         return {

@@ -1,8 +1,9 @@
 """The engine's command line: one command, one request, one answer, one exit status.
 
-``send REQUEST`` writes the stream to standard output. ``receive DESCRIPTOR`` reads its
-request from that descriptor, the stream from standard input, and answers on standard
-output. ``estimate``, ``create`` and ``destroy`` read their request from standard input.
+``send REQUEST`` writes the stream to standard output. ``receive REQUEST VOUCHER`` reads
+its request from one descriptor and the stream from standard input, and commits only if a
+byte then comes from the other descriptor: the end of the input alone would say nothing.
+``estimate``, ``create`` and ``destroy`` read their request from standard input.
 Requests and answers are JSON. A failure is one line of JSON on standard error, and exit
 status 1; nothing else is written there.
 """
@@ -45,18 +46,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _carry_out(command: str, argument: str = "") -> dict[str, Any] | None:
+def _carry_out(command: str, *arguments: str) -> dict[str, Any] | None:
     if command == "send":
         from .send import send
 
-        send(json.loads(argument), 1)
+        send(json.loads(arguments[0]), 1)
         return None
     if command == "receive":
         from .receive import receive
 
-        with open(int(argument), "rb") as file:
+        with open(int(arguments[0]), "rb") as file:
             request = json.load(file)
-        return receive(request, 0)
+        return receive(request, 0, lambda: os.read(int(arguments[1]), 1) == b"+")
     request = json.load(sys.stdin.buffer)
     if command == "estimate":
         from .send import estimate

@@ -92,7 +92,7 @@ def check_target(target: bytes, path: bytes) -> None:
     if sort_key(target) >= sort_key(path):
         raise Failure(
             "storage",
-            f"the stream links {quoted(path)!r} to {quoted(target)!r}, which does not come before it",
+            f"the stream links {quoted(path)!r} to {quoted(target)!r}, which comes after it",
             hint="nothing of it was used; the sender is broken or hostile",
         )
 

@@ -52,8 +52,8 @@ class Mark(NamedTuple):
 
 def boot_id() -> str:
     """What differs from one boot of the host to the next."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().strip().decode()
 
 
 def sync_filesystem(descriptor: int) -> None:

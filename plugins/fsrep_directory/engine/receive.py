@@ -6,8 +6,9 @@ name is linked from the base; what it names is written. The new manifest grows i
 same pass, and its digest must be the one that the stream promised at its start: that is
 the proof that both sides now have the same version, down to the last attribute.
 
-The order of the end: all bytes are in, the digest is right, the tree is complete and
-durable, the versions that may go are gone, then one rename, then the parent is durable.
+The order of the end: all bytes are in, their maker vouches for them, the digest is right,
+the tree is complete and durable, the versions that may go are gone, then one rename, then
+the parent is durable.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from .tree import TreeBuilder, open_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .store import FilesystemStore
@@ -66,9 +68,13 @@ class Promise(NamedTuple):
     from_manifest: str | None
 
 
-def receive(request: dict[str, Any], descriptor: int) -> dict[str, Any]:
+def receive(
+    request: dict[str, Any], descriptor: int, is_vouched: Callable[[], bool]
+) -> dict[str, Any]:
     """Read the stream from ``descriptor`` to its end and commit it.
 
+    :param is_vouched: waits until the stream's maker has said whether these bytes were
+        the whole stream; called after the last byte, before the commit
     :returns: the version, and warnings
     :raises Failure: nothing became visible; a partial may be left that can be resumed
     """
@@ -88,7 +94,7 @@ def receive(request: dict[str, Any], descriptor: int) -> dict[str, Any]:
         partial = Partial(store)
         stack.callback(partial.close)
         mark = _open_partial(partial, request)
-        receiver = Receiver(store, partial, base, request)
+        receiver = Receiver(store, partial, base, request, is_vouched)
         try:
             warnings = receiver.run(descriptor, mark)
         except Failure as failure:
@@ -195,7 +201,9 @@ class Receiver:
         partial: Partial,
         base: StoredVersion | None,
         request: dict[str, Any],
+        is_vouched: Callable[[], bool],
     ) -> None:
+        self._is_vouched = is_vouched
         self._partial = partial
         self._base = base
         self._request = request
@@ -329,6 +337,12 @@ class Receiver:
         if count != b"%d" % (self._members) or source.take(len(END_BLOCKS)) != END_BLOCKS:
             raise Failure("storage", "the stream's end does not fit what came before it")
         source.expect_end()
+        if not self._is_vouched():
+            raise Failure(
+                "interrupted-stream",
+                "the whole stream arrived, but its maker did not vouch for it",
+                hint="run again: what arrived is kept",
+            )
 
     def _take_entry(self, entry: Entry, content_bytes: int) -> None:
         path, kind = entry.path, entry.kind

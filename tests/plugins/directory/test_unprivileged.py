@@ -26,7 +26,8 @@ def scene(laboratory, as_nobody):
 
 def test_an_unprivileged_receiver_keeps_all_but_owners_and_says_so(scene, as_nobody):
     laboratory, first = scene
-    answer = as_nobody(lambda: laboratory.replicate(first))
+    whole = laboratory.stream(first)
+    answer = as_nobody(lambda: laboratory.receive(whole, first))
     laboratory.write("new", b"3")
     second, _ = laboratory.create("v2")
     data = laboratory.stream(second, first)
@@ -73,6 +74,7 @@ def test_a_root_that_nobody_may_write_is_a_permission_denied(laboratory, as_nobo
     version, _ = laboratory.create("v1")
     as_nobody.give(laboratory.path)
     os.chown(laboratory.root("receiver"), 0, 0)
+    os.chmod(laboratory.root("receiver"), 0o755)
     data = laboratory.stream(version)
 
     def receive():
