@@ -9,10 +9,12 @@ passed. Opt in, in the topmost ``conftest.py``::
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 ReportT = TypeVar("ReportT", pytest.TestReport, pytest.CollectReport)
 
