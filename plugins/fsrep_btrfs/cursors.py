@@ -2,9 +2,10 @@
 
 btrfs has no bookmarks. A snapshot kept as a mark would hold space, and a name or a link
 would not survive a rename, so the mark is a file that holds the guid. It is written
-beside its place, synced, renamed over the old one, and the directory is synced: at every
-moment, also after a crash, there is the old cursor or the new one, whole. The reasoning
-stands in docs/explanation/btrfs-cursor.md.
+beside its place, synced, and renamed over the old one: at every moment, also after a
+crash, there is the old cursor or the new one, whole. The rename itself is not waited
+for: a crash that takes it back leaves a cursor that is behind, never one that is ahead.
+The reasoning stands in docs/explanation/btrfs-cursor.md.
 
 Plain blocking functions; the storage calls them in threads.
 """
@@ -18,7 +19,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fsrep_btrfs.files import make_directories, slug, sync_directory
+from fsrep_btrfs.files import make_directories, slug
 from fsrep_core import Version, VersionKind
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def read_cursor(directory: Path, job: str, filesystem: str) -> Version | None:
 
 
 def move_cursor(directory: Path, job: str, filesystem: str, version: Version) -> Version:
-    """Make ``version`` the cursor, durably, unless the cursor is newer.
+    """Make ``version`` the cursor, unless the cursor is newer.
 
     :returns: the cursor after that
     """
@@ -97,7 +98,6 @@ def _replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.rename(path)
-    sync_directory(path.parent)
 
 
 def _encode(job: str, filesystem: str, cursor: Version) -> bytes:

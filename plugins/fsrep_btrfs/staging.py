@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Staging",
     "name_received",
+    "prepare",
     "publish",
     "read_mark",
     "remove_wrapper",
@@ -123,19 +124,26 @@ def name_received(wrapper: Path) -> Path:
     return entries[0].rename(wrapper / SNAPSHOT)
 
 
-def publish(wrapper: Path, target: Path, filesystem: str) -> None:
-    """Make what was received a version: durably, in one atomic step.
+def prepare(wrapper: Path, filesystem: str) -> None:
+    """Make what was received durable, and mark whose version it is going to be.
 
     When ``btrfs receive`` has ended, only the subvolume and its flags are durable. Its
     data may not have been written: a crash then leaves a read-only snapshot with the
     right identity, and all its files are empty (seen on Linux 6.18). So everything is
     synced *before* the version gets its place; until then a crash leaves but a partial.
-
-    :raises ConflictError: the place is taken
     """
     os.setxattr(wrapper, _MARK, os.fsencode(filesystem))
     wrapper.chmod(0o755)
     sync_file_system(wrapper)
+
+
+def publish(wrapper: Path, target: Path) -> None:
+    """Make what was received a version: durably, in one atomic step.
+
+    Its data must be durable before, see :func:`prepare`.
+
+    :raises ConflictError: the place is taken
+    """
     make_directories(target.parent)
     try:
         wrapper.rename(target)
@@ -178,7 +186,8 @@ def _cannot_publish(error: OSError, target: Path) -> StorageError:
 def _lock(directory: Path, *, make: bool) -> int | None:
     while True:
         if make:
-            make_directories(directory)
+            make_directories(directory.parent)
+            directory.mkdir(exist_ok=True)  # a crash may take it back
         try:
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:

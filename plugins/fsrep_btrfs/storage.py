@@ -37,6 +37,7 @@ from fsrep_btrfs.listing import Mount, Subvolume, find_mount, relative_to
 from fsrep_btrfs.staging import (
     Staging,
     name_received,
+    prepare,
     publish,
     read_mark,
     remove_wrapper,
@@ -306,12 +307,14 @@ class BtrfsStorage:
     ) -> Subvolume:
         wrapper = staging.make_wrapper(request.to_version.name)
         await self._tool.receive(attempt, stream, str(wrapper), lock=staging.lock)
-        subvolume = await self._tool.show(str(name_received(wrapper)))
+        received = name_received(wrapper)
+        await trio.to_thread.run_sync(prepare, wrapper, request.filesystem)
+        subvolume = await self._tool.show(str(received))
         check_complete(attempt, request, subvolume)
         if request.rollback:
             await self._roll_back(attempt, request)
         target = self._wrapper(request.filesystem, request.to_version.name)
-        await trio.to_thread.run_sync(publish, wrapper, target, request.filesystem)
+        await trio.to_thread.run_sync(publish, wrapper, target)
         return subvolume
 
     async def _roll_back(self, attempt: str, request: ReceiveRequest) -> None:
@@ -358,20 +361,21 @@ class BtrfsStorage:
     @hookimpl
     async def replication_cursor(self, request: CursorRequest) -> Version | None:
         """Get or move the cursor, a small file that is replaced as a whole."""
-        attempt = f"moving the cursor of job {request.job!r} on {request.filesystem}"
+        target = request.move_to
+        found = None
+        if target is not None:
+            found = await self._find(request.filesystem, target.guid)
+        if found is not None:
+            with translated(f"moving the cursor of job {request.job!r} on {request.filesystem}"):
+                return await trio.to_thread.run_sync(
+                    move_cursor, self._cursors, request.job, request.filesystem, found[1].version
+                )
         cursor = await trio.to_thread.run_sync(
             read_cursor, self._cursors, request.job, request.filesystem
         )
-        target = request.move_to
         if target is None or (cursor is not None and cursor.guid == target.guid):
             return cursor
-        version = await self._find(request.filesystem, target.guid)
-        if version is None:
-            raise _gone(attempt, target)
-        with translated(attempt):
-            return await trio.to_thread.run_sync(
-                move_cursor, self._cursors, request.job, request.filesystem, version[1].version
-            )
+        raise _gone(f"moving the cursor of job {request.job!r} on {request.filesystem}", target)
 
     # --- snapshots and retention ---
 

@@ -23,6 +23,7 @@ from fsrep_btrfs.storage import BtrfsStorage
 from fsrep_core import (
     CreateVersionRequest,
     CursorRequest,
+    DestroyVersionsRequest,
     InventoryRequest,
     ReceiveRequest,
     SendRequest,
@@ -170,6 +171,11 @@ class Site:
 
     async def cursor(self, filesystem="docs"):
         return await self.storage.replication_cursor(CursorRequest(job=JOB, filesystem=filesystem))
+
+    async def destroy(self, versions, filesystem="docs"):
+        return await self.storage.destroy_versions(
+            DestroyVersionsRequest(job=JOB, filesystem=filesystem, versions=tuple(versions))
+        )
 
     def place(self, name, filesystem="docs"):
         return self.root / "snapshots" / filesystem / f"@{name}" / "snapshot"
