@@ -27,9 +27,9 @@ def nothing_left():
     """Give a context that ends in time and leaves no descriptor, child or task."""
 
     @contextlib.asynccontextmanager
-    async def context():
+    async def context(deadline_seconds=DEADLINE_SECONDS):
         async with no_leaks():
-            with trio.fail_after(DEADLINE_SECONDS):
+            with trio.fail_after(deadline_seconds):
                 yield
 
     return context

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import itertools
 import logging
+import math
 import os
 import random
 import signal
@@ -85,10 +86,12 @@ async def test_cancelled_receive_loses_nothing(tmp_path, explain_failure, nothin
             nursery.start_soon(stream.receive_some, 100)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+        await trio.Path(fifo).write_bytes(b"everything")
+        await trio.lowlevel.wait_readable(stream.descriptor)
         with trio.CancelScope() as scope:
             scope.cancel()
             await stream.receive_some(100)
-        await trio.Path(fifo).write_bytes(b"everything")
+        assert scope.cancelled_caught
 
         assert bytes(await stream.receive_some(100)) == b"everything"
         assert await stream.receive_some(100) == b""
@@ -304,7 +307,7 @@ async def test_taker_that_closes_its_input_and_goes_on(
     autojump_clock, list_stream, explain_failure, nothing_left
 ):
     autojump_clock.autojump_threshold = 0.05
-    async with nothing_left():
+    async with nothing_left(math.inf):
         with pytest.raises(StorageError, match="'sh' closed its input before the stream ended"):
             await feed_process(
                 shell("exec <&-; exec sleep 1000"),
@@ -355,6 +358,18 @@ async def test_question_that_is_not_read(explain_failure, nothing_left):
         output = await run_process(["true"], explain=explain_failure, stdin=bytes(3 * MIB))
 
     assert output.stdout == b""
+
+
+async def test_question_that_the_child_refuses_to_read(tmp_path, explain_failure, nothing_left):
+    os.mkfifo(fifo := tmp_path / "fifo")
+    async with nothing_left(), trio.open_nursery() as nursery:
+        # Opened by the child only after it has closed its input.
+        nursery.start_soon(trio.Path(fifo).write_bytes, bytes(MIB))
+        output = await run_process(
+            shell('exec <&-; cat "$1"', fifo), explain=explain_failure, stdin=bytes(3 * MIB)
+        )
+
+    assert output.stdout == bytes(MIB)
 
 
 async def test_what_the_child_leaves_running_is_not_waited_for(explain_failure, nothing_left):
@@ -435,7 +450,7 @@ async def test_child_that_the_kernel_holds_does_not_hang_us(
     spared = []
     killpg = os.killpg
     monkeypatch.setattr(os, "killpg", lambda *arguments: spared.append(arguments))
-    async with nothing_left():
+    async with nothing_left(math.inf):
         with caplog.at_level(logging.WARNING):
             async with open_process_stream(["sleep", "1000"], explain=explain_failure):
                 pass

@@ -292,12 +292,16 @@ async def test_cancelled_while_it_waits_for_bytes(make_ends, descriptor_stream):
     os.write(target.fileno(), b"still open")
 
 
-async def test_both_sides_ready_again_before_the_wait(make_ends, descriptor_stream, monkeypatch):
-    """The kernel said "try again", and by the time of asking neither side blocks."""
-    source, source_writer = make_ends("pipe")
+async def test_both_sides_ready_again_before_the_wait(
+    tmp_path, make_ends, descriptor_stream, monkeypatch
+):
+    """The kernel said "try again", and by the time of asking neither side blocks.
+
+    One side is a file, which cannot be waited for.
+    """
+    (tmp_path / "source").write_bytes(b"bytes")
+    source = os.open(tmp_path / "source", os.O_RDONLY)
     reader, target = make_ends("pipe")
-    os.write(source_writer.fileno(), b"bytes")
-    source_writer.close()
     splice, refusals = os.splice, [BlockingIOError(errno.EAGAIN, "scripted")]
 
     def refuse_once(*args, **options):
@@ -307,7 +311,9 @@ async def test_both_sides_ready_again_before_the_wait(make_ends, descriptor_stre
 
     monkeypatch.setattr(os, "splice", refuse_once)
     with trio.fail_after(30):
-        assert await pump(descriptor_stream(source.fileno()), target.fileno()) == 5
+        assert await pump(descriptor_stream(source), target.fileno()) == 5
+    os.close(source)
+
     assert os.read(reader.fileno(), 100) == b"bytes"
 
 
