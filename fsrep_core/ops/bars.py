@@ -122,11 +122,9 @@ class BarsListener:
     def _begin(self, event: StepStarted) -> None:
         progress = self._drawn(event.job)
         step = event.step
-        visible_now = sum(task.visible for task in progress.tasks)
         self._tasks[event.filesystem] = progress.add_task(
             step_name(event.filesystem, step.from_version, step.to_version),
             total=step.expected_bytes,
-            visible=visible_now <= self.console.height - LINES_KEPT_FREE,
             is_job=False,
         )
         self._count(progress)
@@ -141,6 +139,10 @@ class BarsListener:
         self._say(failure_line(event))
 
     def _count(self, progress: Progress) -> None:
+        """Say how far the job is, and let as many steps be seen as fit on the screen."""
+        room = max(1, self.console.height - LINES_KEPT_FREE)
+        for place, task in enumerate(progress.tasks):
+            progress.update(task.id, visible=place <= room)
         if self._job_task is not None:
             done, every = (sum(numbers) for numbers in zip(*self._counts.values(), strict=True))
             progress.update(self._job_task, completed=done, total=every)

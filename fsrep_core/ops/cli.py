@@ -1,8 +1,9 @@
 """The command line: what can be typed. What it does is in :mod:`fsrep_core.ops.commands`.
 
-This module imports nothing but typer, and each command imports what it needs when it
+This module imports nothing but click, and each command imports what it needs when it
 runs: ``fsrep --version`` answers at once, and so does the shell's completion. A test
-guards what is imported.
+guards what is imported. (typer would save a few lines and cost every command the import
+of pydantic, which takes longer than all of fsrep.)
 
 Exit status: 0 all is well; 1 something failed; 2 a mistake of usage or configuration,
 nothing was run; 130 and 143 ended by SIGINT and SIGTERM.
@@ -10,46 +11,28 @@ nothing was run; 130 and 143 ended by SIGINT and SIGTERM.
 
 from __future__ import annotations
 
-import enum
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any, TypeVar
 
-import typer
+import click
 
-__all__ = ["app", "main"]
+__all__ = ["cli", "main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-app = typer.Typer(
-    name="fsrep",
-    help="Replicate the versions of filesystems from a sender to a receiver.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+LOG_FORMATS = ("console", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+SHELLS = ("bash", "zsh", "fish")
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
-class LogFormat(enum.Enum):
-    """How log lines look."""
-
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class LogLevel(enum.Enum):
-    """Which log lines are written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-def _complete_jobs(incomplete: str) -> list[str]:
+def _complete_jobs(_context: object, _parameter: object, incomplete: str) -> list[str]:
     """Offer the job names of the configuration that would be read."""
     import os
 
@@ -63,191 +46,193 @@ def _complete_jobs(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="The configuration. Default: $FSREP_CONFIG, ./fsrep.toml, "
-        "~/.config/fsrep/fsrep.toml or /etc/fsrep/fsrep.toml, the first that exists.",
-        show_default=False,
-    ),
-]
-JobsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[JOB]...",
-        help="Only these jobs. Default: all of the configuration.",
-        autocompletion=_complete_jobs,
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document instead of text.")
-]
-
-
-def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
+def _print_version(context: click.Context, _parameter: object, wanted: bool) -> None:  # noqa: FBT001  (click calls it so)
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"fsrep {version('fsrep')}")
-        raise typer.Exit
+        click.echo(f"fsrep {version('fsrep')}")
+        context.exit()
 
 
-@app.callback()
-def _fsrep(
-    *,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Replicate the versions of filesystems from a sender to a receiver."""
+def _config_option(command: CommandT) -> CommandT:
+    return click.option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The configuration. Default: $FSREP_CONFIG, ./fsrep.toml, "
+        "~/.config/fsrep/fsrep.toml or /etc/fsrep/fsrep.toml, the first that exists.",
+    )(command)
 
 
-@app.command()
-def demo(
-    *,
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Work in this new directory and keep it. Default: a temporary one.",
-            show_default=False,
-        ),
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary directory.")] = False,
-) -> None:
-    """Show a full and three incremental replications of a generated tree, verified."""
+def _json_option(command: CommandT) -> CommandT:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+    )(command)
+
+
+def _jobs_argument(command: CommandT) -> CommandT:
+    return click.argument("jobs", metavar="[JOB]...", nargs=-1, shell_complete=_complete_jobs)(
+        command
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version.",
+)
+def cli() -> None:
+    """Replicate the versions of filesystems from a sender to a receiver.
+
+    A JOB is one of the configuration; without any, a command works on all of them.
+    """
+
+
+@cli.command()
+@click.option(
+    "--into",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    help="Work in this new directory and keep it. Default: a temporary one.",
+)
+@click.option("--keep", is_flag=True, help="Keep the temporary directory.")
+def demo(into: Path | None, *, keep: bool) -> int:
+    """Show a full and three incremental replications, each verified."""
     from fsrep_core.ops.commands.demo import demo as work
 
-    raise typer.Exit(work(into, keep=keep))
+    return work(into, keep=keep)
 
 
-@app.command()
-def init(
-    *,
-    sender: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="What to replicate. Default: this directory.",
-            show_default=False,
-        ),
-    ] = Path(),
-    receiver: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Where to. Default: beside the sender, with .replica added.",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path,
-        typer.Option("--config", "-c", metavar="FILE", help="The file to write."),
-    ] = Path("fsrep.toml"),
-) -> None:
-    """Write a commented configuration to begin with. Overwrites nothing."""
+@cli.command()
+@click.option(
+    "--sender",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="What to replicate. Default: this directory.",
+)
+@click.option(
+    "--receiver",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    help="Where to. Default: beside the sender, with .replica added.",
+)
+@click.option(
+    "--config",
+    "-c",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=Path("fsrep.toml"),
+    help="The file to write. Default: fsrep.toml.",
+)
+def init(sender: Path, receiver: Path | None, config: Path) -> int:
+    """Write a commented configuration to begin with."""
     from fsrep_core.ops.commands.init import init as work
 
-    raise typer.Exit(work(config, sender, receiver))
+    return work(config, sender, receiver)
 
 
-@app.command()
-def check(
-    jobs: JobsArgument = None, *, config: ConfigOption = None, json: JsonOption = False
-) -> None:
-    """Check the configuration, open both sides of each job, and list them."""
+@cli.command()
+@_jobs_argument
+@_config_option
+@_json_option
+def check(jobs: tuple[str, ...], config: Path | None, *, as_json: bool) -> int:
+    """Check the configuration, and list both sides of each job."""
     from fsrep_core.ops.commands.check import check as work
 
-    raise typer.Exit(work(config, jobs or (), as_json=json))
+    return work(config, jobs, as_json=as_json)
 
 
-@app.command()
-def plan(
-    jobs: JobsArgument = None, *, config: ConfigOption = None, json: JsonOption = False
-) -> None:
+@cli.command()
+@_jobs_argument
+@_config_option
+@_json_option
+def plan(jobs: tuple[str, ...], config: Path | None, *, as_json: bool) -> int:
     """Show what a run would do now, and why. Changes nothing."""
     from fsrep_core.ops.commands.plan import plan as work
 
-    raise typer.Exit(work(config, jobs or (), as_json=json))
+    return work(config, jobs, as_json=as_json)
 
 
-@app.command()
-def run(  # noqa: PLR0913  (each is an option of the command)
-    jobs: JobsArgument = None,
-    *,
-    config: ConfigOption = None,
-    json: JsonOption = False,
-    metrics_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write metrics for node-exporter's textfile collector.",
-            show_default=False,
-        ),
-    ] = None,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(
-            help="Write a log to standard error, instead of progress.", show_default=False
-        ),
-    ] = None,
-    log_level: Annotated[
-        LogLevel, typer.Option(help="Which lines such a log has.")
-    ] = LogLevel.INFO,
-) -> None:
+@cli.command()
+@_jobs_argument
+@_config_option
+@_json_option
+@click.option(
+    "--metrics-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write metrics for node-exporter's textfile collector.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    help="Write a log to standard error, instead of progress.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    default="info",
+    help="Which lines such a log has. Default: info.",
+)
+def run(jobs: tuple[str, ...], config: Path | None, **options: Any) -> int:  # noqa: ANN401  (as RunOptions says)
     """Replicate. Exit status 0 means that everything is on the receiver."""
     from fsrep_core.ops.commands.run import RunOptions
     from fsrep_core.ops.commands.run import run as work
 
-    options = RunOptions(
-        as_json=json,
-        metrics_file=metrics_file,
-        log_format=log_format.value if log_format else None,
-        log_level=log_level.value,
-    )
-    raise typer.Exit(work(config, jobs or (), options))
+    return work(config, jobs, RunOptions(**options))
 
 
-@app.command()
-def snapshot(
-    jobs: JobsArgument = None,
-    *,
-    config: ConfigOption = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Default: fsrep- and the time, UTC.", show_default=False),
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Make a version of the filesystems of each job, on its sender."""
+@cli.command()
+@_jobs_argument
+@_config_option
+@click.option("--name", metavar="NAME", help="Default: fsrep- and the time, UTC.")
+@_json_option
+def snapshot(jobs: tuple[str, ...], config: Path | None, *, name: str | None, as_json: bool) -> int:
+    """Make a version of each job's filesystems, on its sender."""
     from fsrep_core.ops.commands.snapshot import snapshot as work
 
-    raise typer.Exit(work(config, jobs or (), name=name, as_json=json))
+    return work(config, jobs, name=name, as_json=as_json)
 
 
-@app.command()
-def versions(
-    jobs: JobsArgument = None, *, config: ConfigOption = None, json: JsonOption = False
-) -> None:
-    """Show what each side of a job has, what is common, and what lags."""
+@cli.command()
+@_jobs_argument
+@_config_option
+@_json_option
+def versions(jobs: tuple[str, ...], config: Path | None, *, as_json: bool) -> int:
+    """Show what each side has, what is common, and what lags."""
     from fsrep_core.ops.commands.versions import versions as work
 
-    raise typer.Exit(work(config, jobs or (), as_json=json))
+    return work(config, jobs, as_json=as_json)
 
 
-@app.command()
-def plugins(*, json: JsonOption = False) -> None:
-    """List the installed storages and transports, and plugins that are broken."""
+@cli.command()
+@_json_option
+def plugins(*, as_json: bool) -> int:
+    """List storages and transports, and plugins that are broken."""
     from fsrep_core.ops.commands.plugins import plugins as work
 
-    raise typer.Exit(work(as_json=json))
+    return work(as_json=as_json)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> int:
+    """Print what makes a shell complete fsrep's commands and jobs.
+
+    For bash, put this into ~/.bashrc: eval "$(fsrep completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101  (click knows all three)
+    click.echo(made(cli, {}, "fsrep", "_FSREP_COMPLETE").source())
+    return 0
 
 
 def main() -> None:
@@ -255,16 +240,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be any bytes
+    sys.exit(_exit_status())
+
+
+def _exit_status() -> int:
     try:
-        app()
-    except KeyboardInterrupt:
-        typer.echo("fsrep: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        return int(cli.main(prog_name="fsrep", standalone_mode=False) or 0)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("fsrep: interrupted", err=True)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output is gone; there is nobody to tell
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     except Exception as exc:  # noqa: BLE001  (what is not fsrep's is raised again)
-        sys.exit(_tell(exc))
+        return _tell(exc)
 
 
 def _tell(error: Exception) -> int:
@@ -276,11 +268,11 @@ def _tell(error: Exception) -> int:
         raise error
     lines = error.message.splitlines()
     for line in lines:
-        typer.echo(f"fsrep: {visible(line)}", err=True)
+        click.echo(f"fsrep: {visible(line)}", err=True)
     if error.hint:
-        typer.echo(f"    {visible(error.hint)}", err=True)
+        click.echo(f"    {visible(error.hint)}", err=True)
     if not isinstance(error, ConfigError | PluginError):
         return EXIT_FAILED
     if len(lines) > 1:
-        typer.echo(f"fsrep: {len(lines)} mistakes; nothing was run", err=True)
+        click.echo(f"fsrep: {len(lines)} mistakes; nothing was run", err=True)
     return EXIT_USAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import re
 import shutil
 
@@ -398,7 +399,25 @@ def test_ctrl_c_before_anything_runs(fsrep, job, monkeypatch):
 def test_job_names_are_completed(job):
     from fsrep_core.ops.cli import _complete_jobs
 
-    assert _complete_jobs("do") == ["documents"]
-    assert _complete_jobs("x") == []
+    assert _complete_jobs(None, None, "do") == ["documents"]
+    assert _complete_jobs(None, None, "x") == []
     job.config.write_text("not toml")
-    assert _complete_jobs("") == []
+    assert _complete_jobs(None, None, "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_what_the_shell_reads(fsrep, shell):
+    ended = fsrep("completion", shell)
+
+    assert ended.status == 0
+    assert "_FSREP_COMPLETE" in ended.out
+
+
+def test_output_that_nobody_reads_is_no_traceback(fsrep, job, monkeypatch):
+    def nobody(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("fsrep_core.ops.commands.plugins.print_table", nobody)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+
+    assert fsrep("plugins").status == 1
