@@ -1,7 +1,9 @@
 """The storages and transports that are installed, by name.
 
-Plugins are found through the entry-point group ``fsrep``. Each is imported on its own:
-one that fails is kept with its error, which is raised only when a job selects it.
+Plugins are found through the entry-point group ``fsrep``. Each is imported on its own,
+and only once it may be needed: a job that selects ``directory`` imports the plugin of
+that name and no other. One that fails is kept with its error, which is raised only when
+a job selects it.
 """
 
 from __future__ import annotations
@@ -57,9 +59,17 @@ class PluginStatus:
 class Registry:
     """Collects what plugins offer. Given to each plugin's ``register`` hook."""
 
-    plugins: list[PluginStatus] = attrs.field(factory=list)
     _offers: dict[tuple[str, str], Offer] = attrs.field(factory=dict)
+    _waiting: list[importlib.metadata.EntryPoint] = attrs.field(factory=list)
+    _loaded: list[tuple[importlib.metadata.EntryPoint, str | None]] = attrs.field(factory=list)
     _loading: str = ""
+
+    @property
+    def plugins(self) -> list[PluginStatus]:
+        """Every plugin, by name, with its error where it is broken."""
+        self._load_all()
+        statuses = [_status(entry_point, error) for entry_point, error in self._loaded]
+        return sorted(statuses, key=lambda status: status.name)
 
     def add_storage(
         self,
@@ -89,14 +99,21 @@ class Registry:
 
     def offers(self, kind: str) -> tuple[Offer, ...]:
         """All offers of a kind, by name."""
+        self._load_all()
         return tuple(offer for (each, _), offer in sorted(self._offers.items()) if each == kind)
 
     def find(self, kind: str, name: str) -> Offer:
         """The offer of this kind and name.
 
+        The plugin of that name is asked first, and the others only if it does not offer it.
+
         :raises PluginError: there is none; names the nearest, and the plugins that are
             broken, since one of them may be the missing one
         """
+        for entry_point in [each for each in self._waiting if each.name == name]:
+            self.load(entry_point)
+        if (kind, name) not in self._offers:
+            self._load_all()
         offer = self._offers.get((kind, name))
         if offer is not None:
             return offer
@@ -143,9 +160,17 @@ class Registry:
             plugin=self._loading,
         )
 
+    def await_need(self, entry_points: Iterable[importlib.metadata.EntryPoint]) -> None:
+        """Keep plugins until they may be needed."""
+        self._waiting += sorted(entry_points, key=lambda each: each.name)
+
+    def _load_all(self) -> None:
+        while self._waiting:
+            self.load(self._waiting[0])
+
     def load(self, entry_point: importlib.metadata.EntryPoint) -> None:
         """Import one plugin and let it register. A failure is recorded, never raised."""
-        distribution = entry_point.dist
+        self._waiting = [each for each in self._waiting if each is not entry_point]
         self._loading = entry_point.name
         before = dict(self._offers)
         error = None
@@ -154,27 +179,30 @@ class Registry:
         except Exception as exc:  # noqa: BLE001  (a stranger's import may raise anything)
             self._offers = before
             error = f"{type(exc).__name__}: {exc}"
-        self.plugins.append(
-            PluginStatus(
-                name=entry_point.name,
-                distribution=distribution.name if distribution else "unknown",
-                version=distribution.version if distribution else "unknown",
-                origin=entry_point.value,
-                error=error,
-            )
-        )
+        self._loaded.append((entry_point, error))
+
+
+def _status(entry_point: importlib.metadata.EntryPoint, error: str | None) -> PluginStatus:
+    distribution = entry_point.dist
+    return PluginStatus(
+        name=entry_point.name,
+        distribution=distribution.name if distribution else "unknown",
+        version=distribution.version if distribution else "unknown",
+        origin=entry_point.value,
+        error=error,
+    )
 
 
 def load_plugins(
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
 ) -> Registry:
-    """Load every installed plugin, or the ones given.
+    """Give a registry of every installed plugin, or of the ones given.
 
-    :returns: a registry; broken plugins are in its ``plugins``, with their error
+    :returns: a registry that imports a plugin when it may be needed; broken ones are in
+        its ``plugins``, with their error
     """
     registry = Registry()
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    for entry_point in sorted(entry_points, key=lambda each: each.name):
-        registry.load(entry_point)
+    registry.await_need(entry_points)
     return registry
