@@ -31,8 +31,10 @@ autodoc_member_order = "bysource"
 nitpicky = True
 nitpick_ignore_regex = [
     # What other projects document; their inventories lie on the network.
-    ("py:.*", r"(abc|attrs|collections|contextlib|enum|importlib|pluggy|pytest|trio|typing)\..+"),
+    ("py:.*", r"(abc|attrs|collections|contextlib|enum|importlib|os|pluggy|pytest)\..+"),
+    ("py:.*", r"(trio|typing)\..+"),
     ("py:class", r"(AbstractAsyncContextManager|Event|Path|[A-Z][a-z]*T)"),
     # Internals have no page; public docstrings may still say where something is decided.
     ("py:.*", r"fsrep_core\.(machines|ops|planning|runtime|wire)(\..+)?"),
+    ("py:.*", r"(fsrep_core\.testing\.laws|fsrep_fake\.(content|journal|stores))\..+"),
 ]

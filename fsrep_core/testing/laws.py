@@ -142,7 +142,7 @@ async def _check_law(
     try:
         trial = await begin(law, harness)
         if law.needs is not None and lacks(trial, law.needs):
-            return f"the storage is not {law.needs}"
+            return f"{law.needs} is not among its capabilities"
         await law.check(trial)
     except LawBroken:
         if excuse is None:

@@ -211,8 +211,9 @@ def _after(entry: Entry) -> None:
 
 def _lost(entry: Entry) -> ConnectivityError:
     fault = entry.fault
+    what = "the way was cut" if fault and fault.action == "cut" else "the answer was lost"
     return ConnectivityError(
-        f"fake transport: the answer to {entry.operation} was lost, as the script has it",
+        f"fake transport: {entry.operation}: {what}, as the script has it",
         temporary=fault.temporary if fault else None,
         local=fault.local if fault else None,
     )

@@ -23,7 +23,7 @@ async def test_laws_of_what_a_storage_cannot_do_are_left_out_by_name(make_memory
 
     needing = {law.name: law.needs for law in STORAGE_LAWS.values() if law.needs}
     assert verdict.not_applicable == {
-        name: f"the storage is not {need}" for name, need in needing.items()
+        name: f"{need} is not among its capabilities" for name, need in needing.items()
     }
     assert set(needing.values()) == {"resumable", "batched", "bookmarks", "nests"}
     assert set(verdict.kept) == STORAGE_LAWS.keys() - needing.keys()

@@ -177,7 +177,7 @@ async def test_a_failure_in_the_middle_is_typed(pair, version, side):
 async def test_after_a_lost_answer_the_version_is_there(pair, version):
     pair.fake_receiver(Fault("receive", "fail_after_commit", occurrence=1))
 
-    with pytest.raises(ConnectivityError, match="answer to receive was lost"):
+    with pytest.raises(ConnectivityError, match="receive: the answer was lost"):
         await pair.replicate(version)
 
     assert pair.same(version)
