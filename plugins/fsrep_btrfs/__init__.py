@@ -11,6 +11,8 @@ module         what it holds
 ``files``      names and durability of what fsrep writes
 ``cursors``    the cursors of jobs
 ``staging``    where a receive happens until it is a version
+``finder``     looks at the file system, and remembers what it saw
+``receiving``  receives one version
 ``storage``    the hooks
 =============  =====================================================================
 

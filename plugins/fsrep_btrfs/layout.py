@@ -76,12 +76,10 @@ class Places:
     def read(self, path: str) -> tuple[str, str] | None:
         """Give filesystem and version name for a path in fsrep's own layout, else ``None``."""
         inside = relative_to(path, self.area)
-        if inside is None:
+        parts = inside.split("/") if inside else []
+        if len(parts) < 3 or parts[-1] != SNAPSHOT or not parts[-2].startswith("@"):  # noqa: PLR2004  (filesystem, wrapper, snapshot)
             return None
-        *filesystem, wrapper, last = ["", *inside.split("/")] if "/" in inside else ["", ""]
-        if last != SNAPSHOT or not wrapper.startswith("@") or not filesystem[1:]:
-            return None
-        return "/".join(filesystem[1:]), wrapper[1:]
+        return "/".join(parts[:-2]), parts[-2][1:]
 
 
 @attrs.frozen(kw_only=True)

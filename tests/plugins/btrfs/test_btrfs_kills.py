@@ -20,7 +20,7 @@ import trio
 
 pytestmark = [pytest.mark.btrfs, pytest.mark.proof]
 
-MOMENTS = int(os.environ.get("MM", "50"))
+MOMENTS = 50
 STREAM_BYTES = 8 << 20
 RATE_LIMIT = "32 MiB/s"
 """Stretches the stream to a quarter of a second, so that most moments are within it."""
