@@ -86,21 +86,22 @@ def _workplace(into: Path | None, *, keep: bool) -> Iterator[Path]:
     parent = into.absolute().parent if into is not None else Path(tempfile.gettempdir())
     try:
         free_bytes = shutil.disk_usage(parent).free
-        if free_bytes < NEEDED_BYTES:
-            raise ConfigError(
-                f"the demonstration needs {format_size(NEEDED_BYTES)}, but {parent} has only "
-                f"{format_size(free_bytes)} left",
-                hint="name a directory elsewhere with --into",
-            )
-        if into is not None:
+        if free_bytes >= NEEDED_BYTES and into is not None:
             into.mkdir()
-            yield into.resolve()
-            return
     except OSError as exc:
         raise ConfigError(
             f"{exc.filename} cannot be used: {exc.strerror}",
             hint="--into takes a directory that does not exist yet",
         ) from exc
+    if free_bytes < NEEDED_BYTES:
+        raise ConfigError(
+            f"the demonstration needs {format_size(NEEDED_BYTES)}, but {parent} has only "
+            f"{format_size(free_bytes)} left",
+            hint="name a directory elsewhere with --into",
+        )
+    if into is not None:
+        yield into.resolve()
+        return
     if keep:
         yield Path(tempfile.mkdtemp(prefix="fsrep-demo-"))
         return
