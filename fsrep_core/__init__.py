@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     )
     from fsrep_core.runtime.pump import pump
     from fsrep_core.runtime.registry import Registry
+    from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream
+    from fsrep_core.runtime.remote.timing import Timing
+    from fsrep_core.runtime.remote.transport import StreamTransport
     from fsrep_core.streams import ByteStream
     from fsrep_core.transports import EndpointContext, StorageChoice, Transport
     from fsrep_core.values import (
@@ -71,6 +74,9 @@ _HOMES = {
     "runtime.processes": "ProcessOutput feed_process open_process_stream run_process",
     "runtime.pump": "pump",
     "runtime.registry": "Registry",
+    "runtime.remote.carrier": "Carrier DescriptorStream",
+    "runtime.remote.timing": "Timing",
+    "runtime.remote.transport": "StreamTransport",
     "streams": "ByteStream",
     "transports": "EndpointContext StorageChoice Transport",
     "values": (
@@ -86,11 +92,13 @@ __all__ = [
     "BusyError",
     "ByteStream",
     "Capabilities",
+    "Carrier",
     "ConfigError",
     "ConflictError",
     "ConnectivityError",
     "CreateVersionRequest",
     "CursorRequest",
+    "DescriptorStream",
     "DestroyVersionsRequest",
     "EndpointContext",
     "EndpointSpec",
@@ -118,7 +126,9 @@ __all__ = [
     "StaleTokenError",
     "StorageChoice",
     "StorageError",
+    "StreamTransport",
     "TimeoutExpiredError",
+    "Timing",
     "Transport",
     "Version",
     "VersionKind",

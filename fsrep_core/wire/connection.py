@@ -21,7 +21,9 @@ from fsrep_core.table import IllegalTransitionError
 from fsrep_core.values import Problem
 from fsrep_core.wire.codec import decode, encode
 from fsrep_core.wire.dialogue import (
+    CLIENT,
     REQUEST_EVENTS,
+    SERVER,
     Abort,
     Answer,
     Bye,
@@ -122,6 +124,15 @@ class Connection:
     def buffered_bytes(self) -> int:
         """How much was fed and has not become an event."""
         return self._hellos.buffered_bytes if self.peer is None else self._frames.buffered_bytes
+
+    def may_say(self, event_class: type[Any]) -> bool:
+        """Tell whether an event of this class may be said now."""
+        row: Mapping[type, object] = (
+            CLIENT[self.dialogue.client]
+            if self.role is Role.CLIENT
+            else SERVER[self.dialogue.server]
+        )
+        return self.protocol is not None and event_class in row
 
     def send(self, event: Event) -> bytes:
         """Give the bytes that say ``event``; for :class:`Data`, those before the payload.
