@@ -119,8 +119,9 @@ class EndpointSpec:
 
         The cursor is the sender's mark of the last version that the receiver confirmed.
         Moving makes the new mark before it removes the old one, so that there is a
-        valid cursor at every moment; repeating a move changes nothing. A cursor that is
-        missing is ``None``, not an error. The mark survives the snapshot.
+        valid cursor at every moment; repeating a move changes nothing. It never moves
+        back: a cursor newer than ``move_to`` stays, and is what is returned. A cursor
+        that is missing is ``None``, not an error. The mark survives the snapshot.
 
         :returns: the cursor after the call, with the guid of the version it marks
         :raises VersionMissingError: ``move_to`` does not exist any more
