@@ -26,8 +26,8 @@ from fsrep_core import (
 __all__ = ["MEANINGS", "Explanation", "Meaning"]
 
 _PRIVILEGES = (
-    "run fsrep as root, or set command = ['sudo', '-n', 'btrfs'] with a rule in sudoers, "
-    "or give the btrfs program the capabilities that the manual of this storage lists"
+    "run fsrep as root, or set command = ['sudo', '-n', 'btrfs'] with a rule in sudoers: "
+    "the manual of this storage shows it, under Privileges"
 )
 _REACH = (
     "mount the whole file system (mount -o subvolid=5) and put the storage's root there, so "
