@@ -116,21 +116,23 @@ def test_the_first_configuration_that_exists_is_read(tmp_path, monkeypatch):
 
 
 def test_check_says_what_is_fine_and_what_is_not_yet(fsrep, job):
-    job.config.write_text(job.config.read_text().replace('"photos"', '"photos", "x/*", "!y"'))
+    job.config.write_text(
+        job.config.read_text().replace('"photos"', '"photos", "gone", "x/*", "!y"')
+    )
 
     ended = fsrep("check")
 
     assert ended.status == 0
-    made = '"fsrep snapshot documents" makes the first, if it exists'
     assert ended.out.splitlines() == [
         "fsrep.toml: 1 job, no mistakes",
         "documents: sender (directory over local-pipe): 2 filesystems with 0 versions",
         "documents: receiver (directory over local-pipe): 0 filesystems with 0 versions",
         "documents: 2 filesystems selected",
-        'documents: warning: the pattern "x/*" matches no filesystem that has versions',
-        'documents: warning: the pattern "!y" takes nothing away',
-        f'documents: warning: "docs" has no version yet; {made}',
-        f'documents: warning: "photos" has no version yet; {made}',
+        'documents: the sender has no filesystem "gone"',
+        'documents: the pattern "x/*" matches no filesystem of the sender',
+        'documents: the pattern "!y" takes nothing away',
+        'documents: "docs" has no version yet; "fsrep snapshot documents" makes the first',
+        'documents: "photos" has no version yet; "fsrep snapshot documents" makes the first',
     ]
     fsrep("snapshot")
     assert '"docs" has no version' not in fsrep("check").out

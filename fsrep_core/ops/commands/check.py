@@ -33,7 +33,8 @@ class Finding:
     sender: str
     receiver: str
     selected: tuple[str, ...]
-    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What is no mistake, but perhaps not meant."""
     problem: Problem | None = None
 
 
@@ -71,15 +72,13 @@ async def _check_job(session: Session, job: JobConfig) -> Finding:
         for each in sender_inventory.filesystems
     }
     selection = select(job.filesystems, snapshots_of)
-    warnings = [_idle_warning(job.name, text) for text in selection.idle_patterns]
-    warnings += [
-        _empty_warning(job.name, name) for name in selection.names if not snapshots_of[name]
-    ]
+    notes = [_idle_note(text) for text in selection.idle_patterns]
+    notes += [_empty_note(job.name, name) for name in selection.names if not snapshots_of[name]]
     return Finding(
         sender=f"{sender.name}: {_counted(sender_inventory)}",
         receiver=f"{receiver.name}: {_counted(receiver_inventory)}",
         selected=selection.names,
-        warnings=tuple(warnings),
+        notes=tuple(notes),
         problem=_format_problem(sender_inventory, receiver_inventory),
     )
 
@@ -90,17 +89,17 @@ def _counted(inventory: Inventory) -> str:
     return f"{filesystems} with {count_of(versions, 'version')}"
 
 
-def _idle_warning(job: str, text: str) -> str:
+def _idle_note(text: str) -> str:
     pattern = parse_pattern(text)
     if pattern.excludes:
         return f'the pattern "{text}" takes nothing away'
     if pattern.literal is None:
-        return f'the pattern "{text}" matches no filesystem that has versions'
-    return _empty_warning(job, text)
+        return f'the pattern "{text}" matches no filesystem of the sender'
+    return f'the sender has no filesystem "{text}"'
 
 
-def _empty_warning(job: str, name: str) -> str:
-    return f'"{name}" has no version yet; "fsrep snapshot {job}" makes the first, if it exists'
+def _empty_note(job: str, name: str) -> str:
+    return f'"{name}" has no version yet; "fsrep snapshot {job}" makes the first'
 
 
 def _format_problem(sender: Inventory, receiver: Inventory) -> Problem | None:
@@ -123,8 +122,8 @@ def _print_finding(job: str, finding: Finding) -> None:
     _say(f"{job}: {finding.sender}")
     _say(f"{job}: {finding.receiver}")
     _say(f"{job}: {count_of(len(finding.selected), 'filesystem')} selected")
-    for warning in finding.warnings:
-        _say(f"{job}: warning: {warning}")
+    for note in finding.notes:
+        _say(f"{job}: {note}")
 
 
 def _say(text: str) -> None:
