@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,7 +44,7 @@ from fsrep_core import (
 from fsrep_directory.engine.cursor import move_cursor, read_cursor
 from fsrep_directory.engine.failures import Failure, from_os_error
 from fsrep_directory.engine.inventory import inventory
-from fsrep_directory.engine.send import resume_offset
+from fsrep_directory.engine.send import resume_offset, send_ends
 from fsrep_directory.engine.store import Root, StoredVersion
 from fsrep_directory.engine.tar_format import FORMAT
 from fsrep_directory.launch import engine_command, error_of, explain, problem_of
@@ -124,12 +124,14 @@ class DirectoryStorage:
     async def send(self, request: SendRequest) -> AsyncIterator[SendResponse]:
         """Let the engine write the stream."""
         facts = self._send_request(request)
-        resumed = await self._in_thread(lambda: _resumed(facts))
-        if not resumed:
-            facts["token"] = None
-        argv = engine_command("send", json.dumps(facts))
-        async with open_process_stream(argv, explain=explain) as stream:
-            yield SendResponse(stream=stream, resumed=resumed)
+        with ExitStack() as stack:
+            # Held here, not only by the engine, which takes a moment to start.
+            resumed = await self._in_thread(lambda: _hold_versions(facts, stack))
+            if not resumed:
+                facts["token"] = None
+            argv = engine_command("send", json.dumps(facts))
+            async with open_process_stream(argv, explain=explain) as stream:
+                yield SendResponse(stream=stream, resumed=resumed)
 
     @hookimpl
     async def receive(self, request: ReceiveRequest, stream: ByteStream) -> ReceiveResponse:
@@ -273,13 +275,19 @@ class DirectoryStorage:
             raise error_of(from_os_error(error, attempted).facts()) from error
 
 
-def _resumed(facts: dict[str, Any]) -> bool:
-    """Whether the sender can go on from the request's token."""
-    if facts["token"] is None:
-        return False
-    store = Root(facts["root"]).filesystem(facts["filesystem"])
-    base = store.need(facts["from_guid"]) if facts["from_guid"] else None
-    return resume_offset(facts, base, store.need(facts["to_guid"])) > 0
+def _hold_versions(facts: dict[str, Any], stack: ExitStack) -> bool:
+    """Keep the versions of a send from being destroyed.
+
+    :returns: whether the sender can go on from the request's token
+    """
+    root = Root(facts["root"])
+    root.exists()
+    store = root.filesystem(facts["filesystem"])
+    base, version = send_ends(store, facts)
+    for each in (base, version):
+        if each is not None:
+            stack.enter_context(store.in_use(each))
+    return resume_offset(facts, base, version) > 0
 
 
 def _find_received(root_path: str, filesystem: str, guid: str) -> StoredVersion | None:

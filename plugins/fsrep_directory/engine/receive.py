@@ -450,6 +450,8 @@ class Receiver:
                 while data:
                     data = data[os.write(descriptor, data) :]
             else:
+                # The mark may still speak of the file before, whose record this one replaces.
+                self._before_wait()
                 self._partial.keep("file", format_record(entry))
                 self._write_content(descriptor, entry, content_bytes, 0)
             restorer.restore(descriptor, entry, created_mode=mode)

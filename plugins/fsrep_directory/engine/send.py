@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .records import Entry
     from .store import FilesystemStore, StoredVersion
 
-__all__ = ["estimate", "resume_offset", "send"]
+__all__ = ["estimate", "resume_offset", "send", "send_ends"]
 
 _FLUSH_BYTES = 1 << 18
 _SMALL_BYTES = 1 << 16
@@ -30,9 +30,13 @@ _ZEROS = bytes(512)
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _ends(
+def send_ends(
     store: FilesystemStore, request: dict[str, Any]
 ) -> tuple[StoredVersion | None, StoredVersion]:
+    """The base, if any, and the version that a request to send names.
+
+    :raises Failure: one of them is gone
+    """
     version = store.need(request["to_guid"], kind=SNAPSHOT)
     from_guid = request.get("from_guid")
     return (store.need(from_guid) if from_guid else None), version
@@ -47,7 +51,7 @@ def estimate(request: dict[str, Any]) -> dict[str, Any]:
     root = Root(request["root"])
     root.exists()
     store = root.filesystem(request["filesystem"])
-    base, version = _ends(store, request)
+    base, version = send_ends(store, request)
     try:
         paths = (_manifest_path(store, base) if base else "", _manifest_path(store, version))
         size = stream_size(base, version, paths)
@@ -97,7 +101,7 @@ def send(request: dict[str, Any], output: int) -> None:
     root = Root(request["root"])
     root.exists()
     store = root.filesystem(request["filesystem"])
-    base, version = _ends(store, request)
+    base, version = send_ends(store, request)
     with ExitStack() as stack:
         stack.enter_context(store.in_use(version))
         old = None

@@ -12,9 +12,11 @@ import traceback
 import warnings
 
 import attrs
+import pytest
+
 import fsrep_directory.engine.create
 import fsrep_directory.engine.partial
-import pytest
+from fsrep_core.testing.trees import compare_trees
 from fsrep_directory.engine.create import create
 from fsrep_directory.engine.destroy import destroy
 from fsrep_directory.engine.failures import Failure
@@ -22,8 +24,6 @@ from fsrep_directory.engine.inventory import inventory
 from fsrep_directory.engine.receive import receive
 from fsrep_directory.engine.send import estimate, send
 from fsrep_directory.engine.store import Root, StoredVersion
-
-from fsrep_core.testing.trees import compare_trees
 
 
 @attrs.define(eq=False)
@@ -75,9 +75,7 @@ class Laboratory:
     def size(self, version, base=None, token=None):
         return estimate(self.ask(version, base, token))["size_bytes"]
 
-    def receive(
-        self, data, version, base=None, *, token=None, clear=False, rollback=(), vouched=True
-    ):
+    def receive(self, data, version, base=None, *, token=None, vouched=True, **options):
         """Take a stream from memory."""
         with tempfile.TemporaryFile() as file:
             file.write(data)
@@ -86,8 +84,8 @@ class Laboratory:
                 **self.ask(version, base, token),
                 "root": self.root("receiver"),
                 "name": version.name,
-                "clear": clear,
-                "rollback": [each.guid for each in rollback],
+                "clear": options.get("clear", False),
+                "rollback": [each.guid for each in options.get("rollback", ())],
             }
             return receive(request, file.fileno(), lambda: vouched)
 
@@ -173,7 +171,7 @@ class AsNobody:
                 except Failure as failure:
                     answer = failure.facts()
                 os.write(write_end, json.dumps(answer).encode())
-            except BaseException:
+            except BaseException:  # noqa: BLE001  (the parent sees no answer, and this)
                 traceback.print_exc()
             finally:
                 os._exit(0)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 import pytest
+
 from fsrep_directory.engine import create as create_module
 from fsrep_directory.engine.failures import Failure
 
@@ -198,7 +199,7 @@ def test_a_store_below_is_never_included(laboratory):
 
 def test_a_missing_live_tree_is_an_error_that_names_it(laboratory):
     shutil.rmtree(laboratory.live)
-    with pytest.raises(Failure, match="there is no directory .*docs"):
+    with pytest.raises(Failure, match=r"there is no directory .*docs"):
         laboratory.create("v1")
 
 
@@ -254,9 +255,12 @@ def test_everything_is_synced_before_the_version_is_visible(laboratory, monkeypa
     monkeypatch.setattr(
         create_module, "sync_directory", lambda path: seen.append(os.path.basename(path))
     )
-    monkeypatch.setattr(
-        os, "rename", lambda *paths: (seen.append("rename"), rename(*paths)) and None
-    )
+
+    def rename_and_tell(*paths):
+        seen.append("rename")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", rename_and_tell)
     laboratory.create("v1")
 
     assert seen[-3:] == ["sync", "rename", "docs"]

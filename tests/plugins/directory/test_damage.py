@@ -4,6 +4,7 @@ import os
 import random
 
 import pytest
+
 from fsrep_directory.engine.failures import Failure
 
 SEED = 20240229

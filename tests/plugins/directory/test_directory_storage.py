@@ -8,9 +8,6 @@ import subprocess
 
 import pytest
 import trio
-from fsrep_directory import plugin
-from fsrep_directory.launch import engine_command, error_of, explain
-from fsrep_directory.storage import DirectoryConfig, DirectoryStorage
 
 from fsrep_core import (
     BusyError,
@@ -34,6 +31,9 @@ from fsrep_core import (
     VersionMissingError,
 )
 from fsrep_core.testing.leaks import no_leaks
+from fsrep_directory import plugin
+from fsrep_directory.launch import engine_command, error_of, explain
+from fsrep_directory.storage import DirectoryConfig, DirectoryStorage
 
 SEED = 7
 
@@ -56,8 +56,8 @@ class Scene:
         (found,) = (await storage.inventory(InventoryRequest(job="job"))).filesystems
         return found
 
-    async def replicate(
-        self, version, base=None, token=None, clear=False, wrap=lambda each: each, rollback=()
+    async def replicate(  # noqa: PLR0913  (the fields of the two requests)
+        self, version, base=None, *, token=None, clear=False, wrap=lambda each: each, rollback=()
     ):
         request = SendRequest(
             job="job",
@@ -233,8 +233,8 @@ async def test_errors_are_typed(scene):
     await scene.replicate(third, first, rollback=(second,))
     with pytest.raises(InvalidRequestError, match=r"\.\./docs"):
         await scene.sender.replication_cursor(CursorRequest(job="job", filesystem="../docs"))
+    fourth = await scene.snapshot("v4")
     with scene.laboratory.store("receiver").locked(), pytest.raises(BusyError):
-        fourth = await scene.snapshot("v4")
         await scene.replicate(fourth, third)
 
 
@@ -383,16 +383,16 @@ async def test_no_room_keeps_the_partial_and_goes_on_when_there_is(scene):
     point = scene.laboratory.root("receiver")
     scene.laboratory.write("sub/second", os.urandom(1 << 20))
     version = await scene.snapshot("v1")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", point], check=True)
+    await trio.run_process(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", point])
     try:
         with pytest.raises(OutOfSpaceError) as caught:
             await scene.replicate(version)
         found = await scene.look(scene.receiver)
-        subprocess.run(["mount", "-o", "remount,size=10m", point], check=True)
+        await trio.run_process(["mount", "-o", "remount,size=10m", point])
         await scene.replicate(version, token=found.resume_token)
         done = await scene.look(scene.receiver)
     finally:
-        subprocess.run(["umount", point], check=True)
+        await trio.run_process(["umount", point])
 
     assert caught.value.temporary
     assert found.versions == ()

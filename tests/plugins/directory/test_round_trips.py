@@ -1,14 +1,16 @@
 """Random trees, changed in random ways, arrive as they are: seen by an independent reader."""
 
 import contextlib
+import itertools
 import os
 import shutil
 
 import pytest
-from fsrep_directory.engine.failures import Failure
-from fsrep_directory.engine.removal import remove_tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from fsrep_directory.engine.failures import Failure
+from fsrep_directory.engine.removal import remove_tree
 
 NAMES = (b"a", b"b", b"a.b", b"new\nline", b"tab\t\\", b"\xff", b".wh.a", b"-x", b"n" * 130)
 # Five entries that are more than a mode, as the kernel gives them (posix_acl_xattr.h).
@@ -191,7 +193,7 @@ def test_a_directory_replaced_by_a_file_and_back(laboratory):
     laboratory.write("place/inner/file", b"3")
     versions.append(laboratory.create("v3")[0])
     laboratory.replicate(versions[0])
-    for base, version in zip(versions, versions[1:], strict=False):
+    for base, version in itertools.pairwise(versions):
         laboratory.replicate(version, base)
 
     for version in versions:

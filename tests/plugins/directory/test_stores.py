@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+
 from fsrep_directory.engine.cursor import move_cursor, read_cursor
 from fsrep_directory.engine.failures import Failure
 from fsrep_directory.engine.inventory import inventory
