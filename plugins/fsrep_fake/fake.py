@@ -1,10 +1,10 @@
 """The transport ``fake``: reaches a storage of this process by a way that can fail.
 
 Every call goes through a journal, which asks the script what goes wrong with it and
-records what came of it. Streams are carried by a task of their own
-(:mod:`fsrep_fake.carriage`). Time is trio's clock and nothing is left to chance, so
-that under a ``MockClock`` a run with stalls of hours takes no time, and the same script
-gives the same run.
+records what came of it. Sent streams are carried by a task of their own
+(:mod:`fsrep_fake.carriage`), so that a sender goes on while nobody reads, up to a bound.
+Time is trio's clock and nothing is left to chance, so that under a ``MockClock`` a run
+with stalls of hours takes no time, and the same script gives the same run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fsrep_core import (
 )
 from fsrep_fake.carriage import carry
 from fsrep_fake.faults import Fault, Script
+from fsrep_fake.faulty import FaultyStream
 from fsrep_fake.journal import Call, Entry, Journal, Request
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class FakeTransport(Transport):
 
     :param script: faults, the first that fits a call befalls it; or a
         :class:`~fsrep_fake.Script` such as :class:`~fsrep_fake.SeededFaults`
-    :param buffer_bytes: how many bytes of a stream are read ahead at most
+    :param buffer_bytes: how many bytes of a sent stream are read ahead at most
     """
 
     script: Script | tuple[Fault, ...] = ()
@@ -145,26 +146,24 @@ class FakeEndpoint:
                 if response.stream is None:
                     yield response
                     return
-                async with carry(
-                    response.stream, entry, buffer_bytes=self.buffer_bytes
-                ) as carriage:
+                async with carry(response.stream, buffer_bytes=self.buffer_bytes) as carried:
                     entry.opened = True
-                    yield attrs.evolve(response, stream=carriage)
+                    yield attrs.evolve(response, stream=FaultyStream(carried, entry))
 
     @hookimpl
     async def receive(self, request: ReceiveRequest, stream: ByteStream) -> ReceiveResponse:
-        """Carry the stream to the storage."""
+        """Give the stream to the storage."""
         with self.journal.begin("receive", request) as entry:
             await _before(entry)
-            async with carry(stream, entry, buffer_bytes=self.buffer_bytes) as carriage:
-                try:
-                    response = await self.storage.receive(request=request, stream=carriage)
-                except FsrepError as error:
-                    if carriage.cut:
-                        raise _lost(entry) from error
-                    raise
+            faulty = FaultyStream(stream, entry)
+            try:
+                response = await self.storage.receive(request=request, stream=faulty)
+            except FsrepError as error:
+                if faulty.cut:
+                    raise _lost(entry) from error
+                raise
             entry.unfinished = False  # a receiver that has the version already reads nothing
-            if carriage.cut:
+            if faulty.cut:
                 raise _lost(entry)
             _after(entry)
             return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import attrs
@@ -21,6 +22,7 @@ from fsrep_core import (
 from fsrep_fake.faults import Fault, Operation, Script, find_fault
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 __all__ = ["Call", "Entry", "Journal", "Request"]
@@ -53,6 +55,7 @@ class Call:
     """What the script had for this call, pinned to it: as the only fault of a script, it
     befalls the same call again."""
     moved_bytes: int
+    """Of the stream, as far as it was read."""
     started_at: float
     ended_at: float
 
@@ -100,10 +103,19 @@ class Entry:
     unfinished: bool = False
     """The call's stream has not been read to its end."""
     failure: FsrepError | None = None
-    """What went wrong in the call's stream."""
+    """What whoever read the call's stream was told."""
     opened: bool = False
     """The caller has the stream: an error that comes now is the caller's own."""
     _started_at: float = attrs.field(init=False, factory=trio.current_time)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what goes wrong while the call's stream is read."""
+        try:
+            yield
+        except FsrepError as error:
+            self.failure = error
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,105 @@
+"""Whole runs over the fake: what its faults do to a driver, and that they can be repeated."""
+
+import random
+
+import pytest
+import trio
+import trio.testing
+
+from fsrep_core.planning import Initial, Policy, Steps
+from fsrep_core.runtime.binding import Endpoint
+from fsrep_core.runtime.driver import Driver
+from fsrep_core.runtime.settings import JobSettings
+from fsrep_fake import ACTIONS, FakeTransport, MemoryStorage, MemoryStore, SeededFaults
+
+FILESYSTEMS, VERSIONS = 8, 5
+
+
+class Run:
+    """A job over two fakes, on stores of its own."""
+
+    def __init__(self, sender_script=(), receiver_script=(), **settings):
+        self.source, self.target = MemoryStore("source"), MemoryStore("target")
+        for number in range(FILESYSTEMS):
+            self.source.add_history(f"fs{number}", VERSIONS, max_bytes=50_000)
+        self.sender, self.receiver = FakeTransport(sender_script), FakeTransport(receiver_script)
+        self.driver = Driver(
+            JobSettings(
+                name="job",
+                policy=Policy(initial=Initial.ALL, steps=Steps.EACH),
+                retry_for_seconds=10**9,
+                **settings,
+            ),
+            Endpoint(self.sender.endpoint(MemoryStorage(self.source)), name="sender"),
+            Endpoint(self.receiver.endpoint(MemoryStorage(self.target)), name="receiver"),
+            randomness=random.Random(1),
+        )
+
+    def assert_replicated(self):
+        for name in self.source.filesystems:
+            versions = self.source.versions(name)
+            assert [each.guid for each in self.target.versions(name)] == [
+                each.guid for each in versions
+            ]
+            assert self.source.read(name, versions[-1]) == self.target.read(name, versions[-1])
+
+
+def log_of(transport):
+    """What happened, apart from what the driver asks at the same time as something else.
+
+    Of two inventories that fail in the same instant, one is cancelled: trio decides which.
+    """
+    return [
+        (call.operation, call.filesystem, call.outcome, call.fault, call.moved_bytes)
+        for call in sorted(transport.calls, key=lambda call: call.number)
+        if call.operation not in {"inventory", "size_estimate"}
+    ]
+
+
+async def one_run(seed, **settings):
+    run = Run(
+        SeededFaults(seed, rate=0.2, actions=tuple(ACTIONS), byte_limit=30_000),
+        SeededFaults(seed + 1, rate=0.2, actions=tuple(ACTIONS), byte_limit=30_000),
+        **settings,
+    )
+    report = await run.driver.run()
+    assert report.status == "completed", (run.sender, run.receiver)
+    run.assert_replicated()
+    return run
+
+
+@pytest.mark.parametrize("seed", [10, 20, 30])
+async def test_a_storm_of_faults_of_every_kind_ends_with_everything_replicated(
+    seed, autojump_clock
+):
+    run = await one_run(seed, concurrency=3)
+
+    met = {fault.action for fault in run.sender.met_faults + run.receiver.met_faults}
+    assert met >= {"cut", "stall", "trickle", "refuse", "fail_after_commit"}
+
+
+def test_the_same_script_gives_the_same_run():
+    async def log():
+        run = await one_run(40)
+        return log_of(run.sender), log_of(run.receiver), trio.current_time()
+
+    def once():
+        return trio.run(log, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    first, second = once(), once()
+
+    assert len(first[0]) > FILESYSTEMS * VERSIONS
+    assert first == second
+
+
+async def test_the_faults_that_were_met_are_a_script_that_repeats_them(autojump_clock):
+    first = await one_run(50)
+    started = trio.current_time()
+
+    again = Run(first.sender.met_faults, first.receiver.met_faults)
+    await again.driver.run()
+
+    again.assert_replicated()
+    assert log_of(again.sender) == log_of(first.sender)
+    assert log_of(again.receiver) == log_of(first.receiver)
+    assert trio.current_time() - started == pytest.approx(started)
