@@ -20,13 +20,18 @@ SOME_ACL = bytes.fromhex(
 )
 
 
+def open_at_once(path, flags):
+    """Refuse a FIFO that an earlier step has left there, instead of waiting for its reader."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def write(path, size, seed):
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=open_at_once) as file:
         file.write(bytes([seed % 251]) * size)
 
 
 def sparse(path, size, seed):
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=open_at_once) as file:
         for at in range(seed % 4):
             file.seek(at * 200_000 + seed % 5000)
             file.write(b"data" * (seed % 300))
