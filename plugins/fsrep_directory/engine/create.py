@@ -26,7 +26,7 @@ from .extents import copy_content, data_extents, hash_content
 from .failures import Failure, from_os_error, quoted
 from .manifest import Manifest
 from .names import PATH_LIMIT_BYTES, STORE, check_version_name
-from .partial import drop_inherited_acl, sync_filesystem
+from .partial import make_staging, sync_filesystem
 from .records import (
     ROOT,
     Entry,
@@ -37,6 +37,7 @@ from .records import (
     parse_record,
     record_path,
 )
+from .removal import remove_tree
 from .store import SNAPSHOT, Root, StoredVersion, sync_directory, write_private
 from .tree import TreeBuilder, open_directory, open_subdirectory
 
@@ -93,11 +94,8 @@ def _create_one(root: Root, filesystem: str, name: str) -> dict[str, Any]:
                 hint="choose another name, or destroy that version",
             )
         staging = f"{store.path}/%new-{os.urandom(8).hex()}"
-        os.mkdir(staging, 0o700)
-        os.mkdir(f"{staging}/tree", 0o700)
-        os.chmod(f"{staging}/tree", 0o700)
-        for folder in (staging, f"{staging}/tree"):
-            drop_inherited_acl(folder)
+        make_staging(staging)
+        stack.callback(remove_tree, staging)  # after the rename there is nothing to remove
         walk = stack.enter_context(_Walk(store, staging, versions))
         digest, entries, warnings = walk.run(live)
         version = StoredVersion(

@@ -10,6 +10,7 @@ import hashlib
 import os
 from urllib.parse import quote
 
+from .failures import Failure
 from .removal import remove_tree
 from .store import BOOKMARK, Root, StoredVersion, sync_directory, write_private
 
@@ -60,8 +61,16 @@ def move_cursor(request: dict[str, Any]) -> StoredVersion:
         # The new one is there, durably; now the older ones can go.
         for old in cursors:
             if old.folder != current.folder:
-                remove_tree(store.retire(old))
+                _remove_old(store, old)
         return current
+
+
+def _remove_old(store: FilesystemStore, old: StoredVersion) -> None:
+    try:
+        remove_tree(store.retire(old))
+    except Failure as failure:
+        if failure.kind != "busy":  # a send uses it as its base; the next move removes it
+            raise
 
 
 def _make(store: FilesystemStore, job: str, target: StoredVersion) -> StoredVersion:

@@ -71,7 +71,7 @@ def from_os_error(error: OSError, attempted: str) -> Failure:
         named = f" ({quoted(os.fsencode(error.filename))})"
     message = f"{attempted}: {reason}{named}"
     if error.errno in _OUT_OF_SPACE:
-        hint = "make room or raise the quota, then run again: what arrived is kept"
+        hint = "make room or raise the quota, then run again"
         return Failure("out-of-space", message, hint=hint)
     if error.errno in _FORBIDDEN:
         hint = "run as the owner of these files, or as root"

@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
+from .failures import Failure
 from .removal import remove_tree
 from .store import PARTIAL, write_durably, write_private
 from .stream import stream_identity
@@ -92,11 +94,7 @@ class Partial:
 
     def begin(self) -> None:
         """Start an empty one."""
-        os.mkdir(self.path, 0o700)
-        os.mkdir(self.tree, 0o700)
-        os.chmod(self.tree, 0o700)
-        for folder in (self.path, self.tree):
-            drop_inherited_acl(folder)
+        make_staging(self.path)
 
     def read_mark(self) -> Mark | None:
         """Where it can go on; ``None`` = nowhere."""
@@ -152,13 +150,37 @@ class Partial:
             self._mark_file = -1
 
 
-def drop_inherited_acl(folder: str) -> None:
-    """Take away what a default ACL above the store would put on everything in it."""
-    for name in ("system.posix_acl_default", "system.posix_acl_access"):
-        try:
-            os.removexattr(folder, name)
-        except OSError:
-            continue  # there is none, or there cannot be one
+def make_staging(path: str) -> None:
+    """Make a folder with an empty ``tree`` that nothing above it leaves a mark on.
+
+    A default ACL, or a set-group-ID bit, of a folder above would otherwise be handed down
+    to every entry.
+    """
+    for folder in (path, f"{path}/tree"):
+        os.mkdir(folder, 0o700)
+        os.chown(folder, -1, os.getegid())
+        os.chmod(folder, 0o700)
+        for name in ("system.posix_acl_default", "system.posix_acl_access"):
+            with suppress(OSError):  # there is none, or there cannot be one
+                os.removexattr(folder, name)
+
+
+def parse_token(text: str) -> dict[str, Any]:
+    """Read a token that :func:`read_token` gave: ``to``, ``from``, ``stream``, ``offset``.
+
+    :raises Failure: it is no such token
+    """
+    try:
+        facts = json.loads(text)
+        token = {name: facts[name] for name in ("to", "from", "stream", "offset")}
+        token["offset"] = int(token["offset"])
+    except (ValueError, TypeError, KeyError):
+        raise Failure(
+            "stale-token",
+            "the resume token is not one that a directory storage made",
+            hint="discard the partial receive",
+        ) from None
+    return token
 
 
 def read_token(store: FilesystemStore) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from .extents import read_pieces, spans_after
 from .failures import Failure, quoted
 from .manifest import Manifest, compare
 from .names import check_component, check_target, check_version_name
-from .partial import Mark, Partial
+from .partial import Mark, Partial, parse_token
 from .records import (
     ROOT,
     Entry,
@@ -146,7 +147,7 @@ def _open_partial(partial: Partial, request: dict[str, Any]) -> Mark | None:
         partial.discard()
         partial.begin()
         return None
-    facts = json.loads(token)
+    facts = parse_token(token)
     if (
         mark is None
         or facts["offset"] != mark.offset
@@ -256,7 +257,7 @@ class Receiver:
 
     def _read_promise(self, comment: bytes) -> None:
         try:
-            self.promise = Promise(**json.loads(comment.removeprefix(START_MARK)))
+            self.promise = _parse_promise(comment.removeprefix(START_MARK))
         except (ValueError, TypeError) as error:
             raise Failure("storage", f"the stream's start cannot be read: {error}") from error
         found = (self.promise.guid, self.promise.from_guid)
@@ -337,6 +338,7 @@ class Receiver:
         if count != b"%d" % (self._members) or source.take(len(END_BLOCKS)) != END_BLOCKS:
             raise Failure("storage", "the stream's end does not fit what came before it")
         source.expect_end()
+        self._before_wait()
         if not self._is_vouched():
             raise Failure(
                 "interrupted-stream",
@@ -518,6 +520,18 @@ class Receiver:
                 temporary=True,
             )
         return self._builder.restorer.warnings()
+
+
+def _parse_promise(text: bytes) -> Promise:
+    facts: dict[str, Any] = json.loads(text)
+    promise = Promise(**facts)
+    kinds = {"created": int | float, "entries": int, "manifest": str, "name": str}
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind):
+            raise TypeError(f"{name!r} is {facts[name]!r}")
+    if not math.isfinite(promise.created):
+        raise ValueError("'created' is no date")
+    return promise
 
 
 def _stored_bytes(entry: Entry) -> int:

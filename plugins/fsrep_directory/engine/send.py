@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 
 from .failures import Failure, from_os_error, quoted
 from .manifest import Manifest
+from .partial import parse_token
 from .records import parse_extents, parse_record
 from .store import SNAPSHOT, Root
 from .stream import changes, end_of_stream, start_of_stream, stream_identity, stream_size
@@ -70,16 +70,8 @@ def resume_offset(
     token = request.get("token")
     if token is None:
         return 0
-    try:
-        facts = json.loads(token)
-        ends, identity, offset = (facts["to"], facts["from"]), facts["stream"], facts["offset"]
-        offset = int(offset)
-    except (ValueError, TypeError, KeyError):
-        raise Failure(
-            "stale-token",
-            "the resume token is not one that a directory storage made",
-            hint="discard the partial receive",
-        ) from None
+    facts = parse_token(token)
+    ends = (facts["to"], facts["from"])
     if ends != (version.guid, base.guid if base else None):
         raise Failure(
             "stale-token",
@@ -87,8 +79,9 @@ def resume_offset(
             f"and the request wants {version.guid} from {base.guid if base else None}",
             hint="discard the partial receive",
         )
-    if identity != stream_identity(start_of_stream(base, version)):
+    if facts["stream"] != stream_identity(start_of_stream(base, version)):
         return 0
+    offset: int = facts["offset"]
     return max(offset, 0)
 
 

@@ -187,7 +187,11 @@ class FilesystemStore:
     def prepare(self) -> None:
         """Make the folder of this store, and those that lead to it."""
         self.root.prepare()
-        os.makedirs(self.path, 0o700, exist_ok=True)
+        path = self.root.store
+        for component in self.name.split("/"):
+            path += f"/{component}"
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
 
     @contextmanager
     def locked(self, name: str = "%lock", *, wait: bool = False) -> Iterator[None]:
@@ -306,8 +310,9 @@ def write_private(path: str, content: bytes, *, sync: bool = False) -> None:
 
 def write_durably(path: str, content: bytes) -> None:
     """Write such a file so that it is there, whole, after a loss of power, or not at all."""
-    write_private(f"{path}.new", content, sync=True)
-    os.rename(f"{path}.new", path)
+    temporary = f"{path}-{os.getpid()}"  # two processes may be about it at once
+    write_private(temporary, content, sync=True)
+    os.rename(temporary, path)
 
 
 def sync_directory(path: str) -> None:

@@ -1,5 +1,6 @@
 """What goes into a version, what does not, and how one hears of it."""
 
+import errno
 import os
 import shutil
 import socket
@@ -236,6 +237,54 @@ def test_who_may_not_read_a_file_makes_no_version_and_hears_which(laboratory, as
     assert failure["kind"] == "permission-denied"
     assert "'closed', 'secret'" in failure["message"]
     assert "2 entries" in failure["message"]
+
+
+def test_a_version_that_fails_leaves_nothing(laboratory, monkeypatch):
+    laboratory.write("file")
+
+    def fill_up(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(create_module, "copy_content", fill_up)
+    with pytest.raises(Failure) as caught:
+        laboratory.create("v1")
+
+    assert caught.value.kind == "out-of-space"
+    assert os.listdir(laboratory.store("sender").path) == ["%lock"]
+
+
+def test_a_file_with_too_many_links_is_copied(laboratory, monkeypatch, no_racy_time):
+    path = laboratory.write("many", b"content")
+    os.setxattr(path, "user.key", b"value")
+    laboratory.write("few", b"content")
+    first, _ = laboratory.create("v1")
+    laboratory.replicate(first)
+    link = os.link
+
+    def refuse(source, target, **options):
+        if source == b"many":
+            raise OSError(errno.EMLINK, "Too many links")
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", refuse)
+    laboratory.write("new")
+    second, _ = laboratory.create("v2")
+    laboratory.replicate(second, first)
+
+    laboratory.check(second)
+    assert inode(laboratory, first, "many") != inode(laboratory, second, "many")
+    assert inode(laboratory, first, "few") == inode(laboratory, second, "few")
+
+
+def test_a_default_acl_above_the_store_is_not_handed_down(laboratory, some_acl):
+    laboratory.write("sub/file")
+    for side in ("sender", "receiver"):
+        os.setxattr(laboratory.root(side), "system.posix_acl_default", some_acl)
+        os.chmod(laboratory.root(side), 0o2777)
+    version, _ = laboratory.create("v1")
+    laboratory.replicate(version)
+
+    laboratory.check(version)
 
 
 def test_a_crashed_version_is_cleaned_by_the_next(laboratory):

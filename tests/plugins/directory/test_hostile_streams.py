@@ -1,6 +1,7 @@
 """A sender that lies, or a stranger's tar, changes nothing outside of a partial."""
 
 import io
+import json
 import os
 import tarfile
 
@@ -10,7 +11,7 @@ from fsrep_core.testing.trees import read_tree
 from fsrep_directory.engine.failures import Failure
 from fsrep_directory.engine.records import Entry, parse_record
 from fsrep_directory.engine.stream import end_of_stream, start_of_stream
-from fsrep_directory.engine.tar_format import PAX_LIMIT_BYTES, padding
+from fsrep_directory.engine.tar_format import PAX_LIMIT_BYTES, START_MARK, padding
 from fsrep_directory.engine.tar_write import (
     _block,
     _filled,
@@ -187,6 +188,34 @@ def test_junk_is_no_stream(scene, junk):
         laboratory.receive(junk, version)
 
     assert laboratory.names("receiver") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"created": "yesterday"},
+        {"created": float("nan")},
+        {"entries": "many"},
+        {"manifest": 5},
+        {"more": 1},
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused(scene, change):
+    laboratory, version, _ = scene
+    start = start_of_stream(None, version)
+    facts = json.loads(start.partition(START_MARK)[2].partition(b"\n")[0])
+    changed = global_header(START_MARK + json.dumps({**facts, **change}).encode())
+    with pytest.raises(Failure, match="start cannot be read"):
+        laboratory.receive(changed + laboratory.stream(version)[len(start) :], version)
+
+
+@pytest.mark.parametrize("token", ["", "{}", "[]", "1", '{"to": 1}'])
+def test_a_token_that_is_none_is_stale(scene, token):
+    laboratory, version, _ = scene
+    with pytest.raises(Failure) as caught:
+        laboratory.receive(b"", version, token=token)
+
+    assert caught.value.kind == "stale-token"
 
 
 def test_another_format_is_refused_by_name(scene):
