@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 
@@ -28,9 +29,13 @@ LIBRARIES = {"attr", "prometheus_client", "pluggy", "rich", "structlog", "tomlli
 
 def imported_by(cwd, *arguments: str) -> set[str]:
     """Run a command in a fresh interpreter and give the modules that it imported."""
+    unmeasured = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }
     ended = subprocess.run(
         [sys.executable, "-c", PROBE.format(argv=["fsrep", *arguments])],
         cwd=cwd,
+        env=unmeasured,
         check=True,
         capture_output=True,
         text=True,
