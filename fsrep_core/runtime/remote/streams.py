@@ -24,7 +24,7 @@ from fsrep_core.wire import DATA_LIMIT_BYTES, Data, End, Event
 __all__ = ["IncomingStream", "OutgoingStream"]
 
 WATCH_SECONDS = 0.1
-"""How often it is looked whether somebody still reads a stream that comes in."""
+"""How long a reader may be away before somebody else looks what comes."""
 
 
 @attrs.define(eq=False)
@@ -47,6 +47,8 @@ class IncomingStream(ByteStream):
     _reading: bool = attrs.field(init=False, default=False)
     _watched: trio.Event | None = attrs.field(init=False, default=None)
     """Set when the watch has heard what it waits for."""
+    _left: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when a reader goes away, perhaps to come back."""
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray | memoryview:
         """See :meth:`~fsrep_core.ByteStream.receive_some`."""
@@ -66,6 +68,7 @@ class IncomingStream(ByteStream):
             raise
         finally:
             self._reading = False
+            self._left.set()
         self.total_bytes += len(piece)
         return piece
 
@@ -85,6 +88,8 @@ class IncomingStream(ByteStream):
         """
         while not self.whole and self.error is None:
             if self._reading or self.link.wire.data_remaining_bytes:
+                self._left = trio.Event()
+                await self._left.wait()
                 await trio.sleep(WATCH_SECONDS)
                 continue
             self._watched = trio.Event()
