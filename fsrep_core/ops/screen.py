@@ -25,8 +25,6 @@ _STYLES = {
     "failed": "bold red",
     "interrupted": "yellow",
     "not finished": "yellow",
-    "conflict": "bold red",
-    "broken": "bold red",
 }
 """Words that say how something went, and how they look on a terminal with colours."""
 

@@ -26,7 +26,10 @@ storage = { name = "directory", root = "/srv/b" }
 SENDER_STORAGE = '{ name = "directory", root = "/srv/a" }'
 RECEIVER_STORAGE = '{ name = "directory", root = "/srv/b" }'
 FILESYSTEMS = 'filesystems = ["a"]'
-PLUGINS = "installed: btrfs, directory, memory"
+STORAGES, TRANSPORTS = (
+    ", ".join(offer.name for offer in registry.load_plugins().offers(kind))
+    for kind in ("storage", "transport")
+)
 
 
 def job_with(line: str) -> str:
@@ -157,14 +160,14 @@ MISTAKES = {
         BASE.replace(SENDER_STORAGE, '{ name = "directry", root = "/srv/a" }'),
         (
             "job \"docs\": sender.storage.name: no plugin offers the storage 'directry'; "
-            f"did you mean 'directory'?; {PLUGINS}"
+            f"did you mean 'directory'?; installed: {STORAGES}"
         ),
     ),
     "storage named as a transport": (
         BASE.replace(LOCAL, '{ name = "directory" }', 1),
         (
             "job \"docs\": sender.transport.name: no plugin offers the transport 'directory'; "
-            '"directory" is a storage; the transports are fake, local-pipe'
+            f'"directory" is a storage; the transports are {TRANSPORTS}'
         ),
     ),
     "missing option of a storage": (
