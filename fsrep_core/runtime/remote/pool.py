@@ -173,24 +173,28 @@ class Pool:
         try:
             member: _Member = await self.nursery.start(self._attend)
         except BaseException:
-            self._open -= 1
             self._streams -= use is Use.STREAM
             self._grant()
             raise
         return member
 
     async def _attend(self, task_status: trio.TaskStatus[_Member]) -> None:
-        """Open a connection, keep it alive, close it: its only owner."""
-        link = await self.open_link()
+        """Open a connection, keep it alive, close it: its only owner, and counted by it alone.
+
+        Whoever asked for it may be cancelled before or after it is open.
+        """
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_beat, link)
-                member = _Member(link)
-                task_status.started(member)
-                await member.done.wait()
-                nursery.cancel_scope.cancel()
+            link = await self.open_link()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_beat, link)
+                    member = _Member(link)
+                    task_status.started(member)
+                    await member.done.wait()
+                    nursery.cancel_scope.cancel()
+            finally:
+                await link.close()
         finally:
-            await link.close()
             self._open -= 1
             self._grant()
 
