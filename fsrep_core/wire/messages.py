@@ -253,7 +253,7 @@ class Unpacker:
             raw = load_json(body)
             if type(raw) is dict:
                 raw = {**{name: [] for name in self._lists}, **raw}
-                message = decode(self.message_class, raw)
+            message = decode(self.message_class, raw)
         for index, versions in self._versions.items():
             first = self._lists["filesystems"][index]
             whole = attrs.evolve(first, versions=(*first.versions, *versions))

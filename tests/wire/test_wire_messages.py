@@ -376,6 +376,13 @@ def test_a_part_that_does_not_belong_is_refused(part):
         Unpacker(SendRequest).add_part(part)
 
 
+@pytest.mark.parametrize("body", [b"[]", b"5", b"null", b'"x"', b"{]", b"", b"\xff"])
+@pytest.mark.parametrize("cls", MESSAGES)
+def test_a_message_that_is_no_object_is_refused(cls, body):
+    with pytest.raises(WireError, match="cannot be read"):
+        Unpacker(cls).finish(body)
+
+
 def test_versions_belong_to_a_filesystem():
     part = dump_json({"field": "versions", "items": [encode(VERSION)]})
 
