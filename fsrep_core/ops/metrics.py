@@ -8,6 +8,7 @@ other jobs keep their series.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -180,7 +181,7 @@ class MetricsListener:
                 labels = (event.job, event.filesystem)
                 self._samples.add("fsrep_replicated_bytes_total", labels, event.new_bytes)
                 if self.clock() - self._written_at >= WRITE_INTERVAL_SECONDS:
-                    self._write()
+                    self._write_or_tell()
             case StepFinished(step=step):
                 outcome = "completed" if step.problem is None else "failed"
                 labels = (event.job, event.filesystem)
@@ -222,7 +223,16 @@ class MetricsListener:
             self._samples.set("fsrep_last_run_duration_seconds", labels, duration)
         if success:
             self._samples.set("fsrep_last_success_timestamp_seconds", labels, now)
-        self._write()
+        self._write_or_tell()
+
+    def _write_or_tell(self) -> None:
+        """Write; a disk that is full now must stop neither the run nor later metrics."""
+        try:
+            self._write()
+        except OSError as exc:
+            self._written_at = self.clock()
+            text = f"fsrep: the metrics file {self.path} cannot be written: {exc.strerror}"
+            print(text, file=sys.stderr)  # noqa: T201  (for the person who watches)
 
     def _write(self) -> None:
         self._refresh_lag()

@@ -423,6 +423,22 @@ def test_a_metrics_file_that_cannot_be_is_refused_before_anything_runs(fsrep, jo
         MetricsListener(foreign)
 
 
+def test_a_metrics_file_that_fails_later_is_told_and_tried_again(tmp_path, capsys):
+    path = tmp_path / "there" / "fsrep.prom"
+    path.parent.mkdir()
+    listener = MetricsListener(path, Clock())
+    path.unlink()
+    path.parent.rmdir()
+    tell(listener, GOOD_RUN)
+
+    assert capsys.readouterr().err == (
+        f"fsrep: the metrics file {path} cannot be written: No such file or directory\n"
+    )
+    path.parent.mkdir()
+    tell(listener, GOOD_RUN)
+    assert samples(path)[f"fsrep_replicated_bytes_total{DOCS}"] == 20 * MIB
+
+
 def test_a_run_writes_metrics(fsrep, job):
     fsrep("snapshot", "--name", "one")
 
