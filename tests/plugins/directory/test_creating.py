@@ -139,6 +139,21 @@ def test_the_index_spares_reading_what_is_old(laboratory, monkeypatch, no_racy_t
     assert inode(laboratory, first, "file") == inode(laboratory, second, "file")
 
 
+def test_the_times_of_a_file_that_was_just_written_are_not_trusted(laboratory, monkeypatch):
+    """A change in the same tick of the clock would leave all of them as they are."""
+    laboratory.write("file", b"content")
+    laboratory.create("v1")
+    monkeypatch.setattr(create_module, "_RACY_NS", -(10**18))
+    laboratory.create("v2")
+    keys = []
+    for name in ("v1", "v2"):
+        with open(f"{laboratory.store('sender').path}/@{name}/index") as file:
+            keys.append(file.read().split("\n")[1])
+
+    assert keys[0] == "-"
+    assert keys[1].startswith(str(os.stat(f"{laboratory.live}/file").st_ino))
+
+
 def test_what_is_too_young_to_trust_is_read_and_still_shared(laboratory, monkeypatch):
     laboratory.write("file", b"content")
     first, _ = laboratory.create("v1")
@@ -274,6 +289,35 @@ def test_a_file_with_too_many_links_is_copied(laboratory, monkeypatch, no_racy_t
     laboratory.check(second)
     assert inode(laboratory, first, "many") != inode(laboratory, second, "many")
     assert inode(laboratory, first, "few") == inode(laboratory, second, "few")
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("mkfs.btrfs") is None, reason="needs btrfs-progs")
+def test_files_are_cloned_where_the_filesystem_can(laboratory, monkeypatch):
+    image, point = f"{laboratory.path}/image", laboratory.root("sender")
+    with open(image, "wb") as file:
+        file.truncate(200 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    shutil.rmtree(point)
+    os.mkdir(point)
+    subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    try:
+        path = laboratory.write("file", os.urandom(300_000))
+        laboratory.write("small", b"x")
+        with open(laboratory.write("sparse", b""), "r+b") as file:
+            file.seek(1 << 20)
+            file.write(b"data")
+            file.truncate(3 << 20)
+        monkeypatch.setattr(create_module, "copy_content", None)
+        first, _ = laboratory.create("v1")
+        with open(path, "r+b") as file:
+            file.write(b"changed")
+        second, _ = laboratory.create("v2")
+        laboratory.replicate(first)
+        laboratory.replicate(second, first)
+        laboratory.check(second)
+    finally:
+        subprocess.run(["umount", point], check=True)
 
 
 def test_a_default_acl_above_the_store_is_not_handed_down(laboratory, some_acl):

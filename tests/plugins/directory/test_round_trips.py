@@ -225,6 +225,21 @@ def test_a_group_of_hard_links_that_splits_and_joins(laboratory):
         laboratory.check(version, live=version is versions[-1])
 
 
+def test_two_equal_files_that_were_one_are_two(laboratory):
+    path = laboratory.write("a", b"group")
+    os.link(path, os.fsencode(laboratory.live) + b"/b")
+    first, _ = laboratory.create("v1")
+    info = os.stat(path)
+    os.unlink(f"{laboratory.live}/b")
+    shutil.copy2(path, os.fsencode(laboratory.live) + b"/b")
+    os.utime(f"{laboratory.live}/b", ns=(info.st_mtime_ns, info.st_mtime_ns))
+    second, _ = laboratory.create("v2")
+    laboratory.replicate(first)
+    laboratory.replicate(second, first)
+
+    laboratory.check(second)
+
+
 def test_a_tree_deeper_than_a_path_can_be_long(laboratory):
     depth = 450
     descriptor = os.open(laboratory.live, os.O_RDONLY)
