@@ -4,7 +4,6 @@
   rest is what it prints. ``…`` stands for any text, and on a line of its own for any
   lines. Every command of a page starts in the same, at first empty, folder and has to
   succeed.
-* A ``{code-block}`` with a caption is a file of that name, in that folder.
 * A ``python`` block is run, or compared with what it shows where it has prompts; the
   blocks of a page share their names.
 * A ``toml`` block with a job has to be a configuration without mistakes.
@@ -37,26 +36,19 @@ class Block:
 
     place: str
     language: str
-    caption: str | None
     text: str
 
 
 def blocks_of(page):
-    tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
-    return [block(page, token) for token in tokens if token.type == "fence"]
-
-
-def block(page, token):
-    kind, _, rest = token.info.strip().partition(" ")
-    options, text = "", token.content
-    if kind.startswith("{"):
-        options, text = re.fullmatch(r"((?::\w+:.*\n)*)\n?(.*)", text, flags=re.DOTALL).groups()
-    return Block(
-        place=f"{page.relative_to(ROOT)}:{token.map[0] + 1}",
-        language=rest if kind == "{code-block}" else kind,
-        caption=dict(re.findall(r"^:(\w+): *(.*)$", options, flags=re.MULTILINE)).get("caption"),
-        text=text,
-    )
+    return [
+        Block(
+            place=f"{page.relative_to(ROOT)}:{token.map[0] + 1}",
+            language=token.info.strip(),
+            text=token.content,
+        )
+        for token in MarkdownIt().parse(page.read_text(encoding="utf-8"))
+        if token.type == "fence"
+    ]
 
 
 def pages_with(language):
@@ -114,8 +106,6 @@ def run(command, folder):
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_console_sessions_print_what_they_show(page, tmp_path):
     for block in blocks_of(page):
-        if block.caption:
-            (tmp_path / block.caption).write_text(block.text)
         if block.language != "console":
             continue
         for command, shown in sessions(block.text):
