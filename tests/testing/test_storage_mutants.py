@@ -100,6 +100,19 @@ def backwards(version):
     return attrs.evolve(version, order=-version.order)
 
 
+@breaks("an_order_is_not_used_again")
+class CountsWhatIsLeft(Mutant):
+    """The next order is one above the greatest that exists."""
+
+    @hookimpl
+    async def destroy_versions(self, request):
+        results = await self.run("destroy_versions", request)
+        chain = self.chain(request)
+        if chain and chain.snapshots:
+            self.store._order = chain.snapshots[-1].version.order
+        return results
+
+
 @breaks("a_version_keeps_its_content", wide=True)
 class SharesTheLiveContent(Mutant):
     @hookimpl

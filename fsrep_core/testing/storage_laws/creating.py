@@ -57,6 +57,25 @@ async def guids_differ_and_orders_grow(trial: StorageTrial) -> None:
 
 
 @LAWS.law()
+async def an_order_is_not_used_again(trial: StorageTrial) -> None:
+    """A version made after the newest was destroyed has an order above that one's, too.
+
+    A cursor or bookmark may still mark the one that is gone; what has the same order
+    would not count as newer, and would never be sent.
+    """
+    first, second = await trial.snapshots(2)
+    await trial.cursor(second)
+    await trial.destroy(Side.SENDER, second)
+    third = await trial.snapshot()
+
+    trial.require(
+        first.order < second.order < third.order,
+        f"the orders, with that of the destroyed one, are {first.order}, {second.order}, "
+        f"{third.order}",
+    )
+
+
+@LAWS.law()
 async def a_version_keeps_its_content(trial: StorageTrial) -> None:
     """What happens to the live filesystem afterwards does not reach into a version."""
     version = await trial.snapshot()
