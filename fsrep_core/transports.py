@@ -51,10 +51,12 @@ class Transport(abc.ABC):
     def open_endpoint(self, context: EndpointContext) -> AbstractAsyncContextManager[object]:
         """Give the endpoint of one side for as long as a run needs it.
 
-        Entering connects, or decides to connect on first use. Leaving ends everything
-        that the transport started: tasks, processes, descriptors, sockets; also when
-        cancelled. A connection that is lost in between is opened again by the next
-        call, so that the driver only has to plan again.
+        Entering only prepares: the first call of a hook connects, and a call after a
+        lost connection connects again. So a peer that cannot be reached is met by the
+        driver, which tries again, and never ends a job before it has begun. Leaving
+        ends everything that the transport started: tasks, processes, descriptors,
+        sockets; also when cancelled.
 
-        :raises ConnectivityError: the endpoint cannot be reached
+        :raises ConfigError: the options cannot be used, whatever the peer says
+        :raises PluginError: the storage's plugin is missing or broken
         """

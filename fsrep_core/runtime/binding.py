@@ -210,7 +210,6 @@ async def open_endpoint(
 
     :raises PluginError: a plugin is missing, broken, or lacks a hook
     :raises ConfigError: an option of the transport or storage is wrong
-    :raises ConnectivityError: the endpoint cannot be reached
     """
     side = settings.side.value
     transport_offer = registry.find("transport", settings.transport)
