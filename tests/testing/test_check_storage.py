@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from fsrep_core.testing import STORAGE_LAWS, Deviations, LawBroken, check_storage
-from fsrep_fake import MemoryStorage
+from fsrep_fake import FakeTransport, MemoryStorage
 
 LAW = "a_full_stream_makes_an_equal_version"
 
@@ -103,3 +103,16 @@ def test_every_law_says_what_it_means():
     for law in STORAGE_LAWS.values():
         assert law.summary.endswith("."), law.name
         assert len(law.summary) > 30, law.name
+
+
+async def test_a_storage_keeps_its_laws_through_a_transport(make_memory):
+    @asynccontextmanager
+    async def maker():
+        async with make_memory(nests=True)() as harness:
+            harness.sender = FakeTransport().endpoint(harness.sender)
+            harness.receiver = FakeTransport().endpoint(harness.receiver)
+            yield harness
+
+    verdict = await check_storage(maker)
+
+    assert set(verdict.kept) == set(STORAGE_LAWS)

@@ -70,7 +70,11 @@ class AnswersWithAnotherDate(Mutant):
         )
 
 
-@breaks("guids_differ_and_orders_grow", "an_incremental_stream_makes_an_equal_version")
+@breaks(
+    "guids_differ_and_orders_grow",
+    "an_order_is_not_used_again",
+    "an_incremental_stream_makes_an_equal_version",
+)
 class CountsBackwards(Mutant):
     @hookimpl
     async def inventory(self, request):
@@ -458,7 +462,8 @@ class VouchesOnce(Mutant):
 class SendsOnce(Mutant):
     """What was received and destroyed is remembered, and refused."""
 
-    def __attrs_post_init__(self):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
         self.gone = set()
 
     @hookimpl
