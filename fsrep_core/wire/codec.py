@@ -129,13 +129,24 @@ def decode(cls: type[T], raw: Any) -> T:  # noqa: ANN401  (as JSON gave it)
 
 def item_writer(cls: type[Any], field: str) -> Callable[[Any], Any]:
     """Give what writes one item of a class's tuple. Raises as :func:`encode`."""
-    (item_hint, _) = typing.get_args(_hints(cls)[field])
-    return _field_form(item_hint, (cls, field)).write
+    return _item_form(cls, field).write
 
 
 def decode_items(cls: type[Any], field: str, raw: Any) -> tuple[Any, ...]:  # noqa: ANN401  (as JSON gave it)
     """Read items of a class's tuple that travelled without the rest. Raises as :func:`decode`."""
-    return typing.cast("tuple[Any, ...]", _field_form(_hints(cls)[field], (cls, field)).read(raw))
+    return _read_list(_item_form(cls, field).read, raw)
+
+
+_compiled_items: dict[tuple[type[Any], str], _Form] = {}
+
+
+def _item_form(cls: type[Any], field: str) -> _Form:
+    """Give the form of one item of a class's tuple, compiled when it is first asked for."""
+    form = _compiled_items.get((cls, field))
+    if form is None:
+        (item_hint, _) = typing.get_args(_hints(cls)[field])
+        form = _compiled_items[cls, field] = _field_form(item_hint, (cls, field))
+    return form
 
 
 def _hints(cls: type[Any]) -> Mapping[str, Any]:
