@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from fsrep_core.errors import PluginError
-from fsrep_core.ops.config import in_job, job_label
+from fsrep_core.ops.config import within_entry
 from fsrep_core.runtime.options import Mistake, OptionsError, structure_options
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fsrep_core.runtime.registry import Registry
 
-__all__ = ["check_jobs"]
+__all__ = ["Chosen", "check_choice", "check_jobs", "repeated_names"]
 
 SIDES = ("sender", "receiver")
 KINDS = ("transport", "storage")
@@ -31,7 +31,7 @@ _OTHER_KIND = {"transport": "storage", "storage": "transport"}
 
 
 @attrs.frozen
-class _Chosen:
+class Chosen:
     """A plugin of one side, with its options read."""
 
     name: str
@@ -40,55 +40,69 @@ class _Chosen:
 
 def check_jobs(raw_jobs: Sequence[object], registry: Registry) -> list[Mistake]:
     """List what is wrong between the keys of the jobs and with the plugins they name."""
+    mistakes = repeated_names(
+        "job", raw_jobs, "give each a name of its own; it names their cursors"
+    )
+    for number, raw in enumerate(raw_jobs, start=1):
+        if isinstance(raw, Mapping):  # anything else was refused by the reader
+            mistakes += within_entry("job", raw, number, _check_job(raw, registry))
+    return mistakes
+
+
+def repeated_names(kind: str, raw_entries: Sequence[object], remedy: str) -> list[Mistake]:
+    """List the entries, of one kind, that have the name of an earlier one."""
     mistakes: list[Mistake] = []
     number_of: dict[str, int] = {}
-    for number, raw in enumerate(raw_jobs, start=1):
-        if not isinstance(raw, Mapping):
-            continue  # said by the reader
-        label = job_label(raw, number)
-        name = raw.get("name")
-        if isinstance(name, str):
-            first = number_of.setdefault(name, number)
-            if first != number:
-                mistakes.append(
-                    Mistake(
-                        f"{label}: name",
-                        f"jobs number {first} and {number} have the same name",
-                        "give each a name of its own; it names their cursors",
-                    )
-                )
-        mistakes += [in_job(label, mistake) for mistake in _check_job(raw, registry)]
+    for number, raw in enumerate(raw_entries, start=1):
+        name = raw.get("name") if isinstance(raw, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        first = number_of.setdefault(name, number)
+        if first != number:
+            plural = "identities" if kind == "identity" else f"{kind}s"
+            message = f"{plural} number {first} and {number} have the same name"
+            mistakes += within_entry(kind, raw, number, [Mistake("name", message, remedy)])
     return mistakes
 
 
 def _check_job(raw: Mapping[str, object], registry: Registry) -> list[Mistake]:
     mistakes: list[Mistake] = []
-    chosen: dict[tuple[str, str], _Chosen] = {}
+    chosen: dict[tuple[str, str], Chosen] = {}
     for side in SIDES:
         table = raw.get(side)
         if not isinstance(table, Mapping):
             continue
         for kind in KINDS:
-            choice = table.get(kind)
-            if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
-                continue
-            try:
-                chosen[side, kind] = _choose(registry, kind, choice)
-            except OptionsError as exc:
-                mistakes += exc.within(f"{side}.{kind}").mistakes
-            except PluginError as exc:
-                advice = _kind_advice(registry, kind, choice["name"]) or exc.hint
-                mistakes.append(Mistake(f"{side}.{kind}.name", exc.message, advice))
+            found, wrong = check_choice(registry, kind, table.get(kind), f"{side}.{kind}")
+            mistakes += wrong
+            if found is not None:
+                chosen[side, kind] = found
     if len(chosen) == len(SIDES) * len(KINDS):
         mistakes += _check_places(chosen)
     return mistakes
 
 
-def _choose(registry: Registry, kind: str, choice: Mapping[str, Any]) -> _Chosen:
+def check_choice(
+    registry: Registry, kind: str, choice: object, where: str
+) -> tuple[Chosen | None, list[Mistake]]:
+    """Find the plugin that a table names and read its options.
+
+    :param choice: the raw table; one that names nothing was refused by the reader
+    :param where: the table's key, for the mistakes
+    :returns: the plugin, where nothing is wrong with it, and the mistakes
+    """
+    if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
+        return None, []
     name = choice["name"]
     options = {key: value for key, value in choice.items() if key != "name"}
-    offer = registry.find(kind, name)
-    return _Chosen(name, structure_options(offer.config_class, options, ""))
+    try:
+        offer = registry.find(kind, name)
+        return Chosen(name, structure_options(offer.config_class, options, "")), []
+    except OptionsError as exc:
+        return None, list(exc.within(where).mistakes)
+    except PluginError as exc:
+        advice = _kind_advice(registry, kind, name) or exc.hint
+        return None, [Mistake(f"{where}.name", exc.message, advice)]
 
 
 def _kind_advice(registry: Registry, kind: str, name: str) -> str | None:
@@ -101,7 +115,7 @@ def _kind_advice(registry: Registry, kind: str, name: str) -> str | None:
     return None
 
 
-def _check_places(chosen: Mapping[tuple[str, str], _Chosen]) -> list[Mistake]:
+def _check_places(chosen: Mapping[tuple[str, str], Chosen]) -> list[Mistake]:
     """Refuse a receiver that would write into what the sender reads.
 
     The two sides are on one host when both are on this one, or both are reached in the

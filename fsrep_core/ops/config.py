@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -19,12 +19,24 @@ from fsrep_core.errors import InvalidRequestError
 from fsrep_core.planning.patterns import parse_pattern
 from fsrep_core.planning.policy import Base, Diverged, Initial, Policy, StaleToken, Steps
 from fsrep_core.quantities import parse_duration, parse_rate
-from fsrep_core.runtime.options import Mistake, OptionsError, nearest, structure_options
+from fsrep_core.runtime.options import Mistake, OptionsError, structure_options
 
-__all__ = ["Config", "JobConfig", "PluginChoice", "SideConfig", "parse_config", "read_tables"]
+__all__ = [
+    "TABLES",
+    "JobConfig",
+    "PluginChoice",
+    "SideConfig",
+    "parse_config",
+    "read_tables",
+    "unknown_tables",
+    "within_entry",
+]
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """A job names cursors and holds, so its name must suit every storage."""
+
+TABLES = ("job", "identity")
+"""What a file may hold. Jobs are read here, the serving side in :mod:`fsrep_core.ops.serving`."""
 
 _CONCURRENCY_LIMIT = 64
 
@@ -137,14 +149,6 @@ class JobConfig:
         )
 
 
-@attrs.frozen(kw_only=True)
-class Config:
-    """A configuration file."""
-
-    jobs: tuple[JobConfig, ...] = attrs.field(alias="job")
-    """The ``[[job]]`` tables, in their order."""
-
-
 def read_tables(text: str) -> dict[str, Any]:
     """Parse the text as TOML.
 
@@ -176,41 +180,42 @@ def parse_config(tables: Mapping[str, Any]) -> tuple[list[JobConfig], list[Mista
 
     :returns: the jobs without mistakes of their own, and the mistakes of all
     """
-    mistakes = [Mistake(key, "unknown key", _table_advice(key)) for key in tables if key != "job"]
+    mistakes = unknown_tables(tables)
     raw_jobs = tables.get("job", [])
     if not isinstance(raw_jobs, list):
         return [], [
             *mistakes,
             Mistake("job", "jobs are a list of tables", "write [[job]], not [job]"),
         ]
-    if not raw_jobs and not mistakes:
+    if not raw_jobs and not mistakes and tables.keys() <= {"job"}:
         mistakes.append(Mistake("", "no job is configured", "write one that begins with [[job]]"))
     jobs: list[JobConfig] = []
     for number, raw in enumerate(raw_jobs, start=1):
         try:
             jobs.append(structure_options(JobConfig, raw, ""))
         except OptionsError as exc:
-            label = job_label(raw, number)
-            mistakes += [in_job(label, mistake) for mistake in exc.mistakes]
+            mistakes += within_entry("job", raw, number, exc.mistakes)
     return jobs, mistakes
+
+
+def unknown_tables(tables: Mapping[str, Any]) -> list[Mistake]:
+    """List the keys of a file that are none of :data:`TABLES`."""
+    return [Mistake(key, "unknown key", _table_advice(key)) for key in tables if key not in TABLES]
 
 
 def _table_advice(key: str) -> str | None:
     if key in {field.alias for field in attrs.fields(JobConfig)}:
         return "it belongs into a job: put it below a line [[job]]"
-    advice = nearest(key, ["job"])
-    return (
-        "did you mean [[job]]?" if advice and "job" in key else "a file consists of [[job]] tables"
-    )
+    for name in TABLES:
+        if name in key:
+            return f"did you mean [[{name}]]?"
+    return "a file consists of [[job]] tables, and of [[identity]] tables where it serves"
 
 
-def job_label(raw: object, number: int) -> str:
-    """Name a job for messages, also where its name is missing."""
+def within_entry(kind: str, raw: object, number: int, mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """Say in which job or identity mistakes stand, also where its name is missing."""
     name = raw.get("name") if isinstance(raw, Mapping) else None
-    return f'job "{name}"' if isinstance(name, str) else f"job number {number}"
-
-
-def in_job(label: str, mistake: Mistake) -> Mistake:
-    """Say in which job a mistake stands."""
-    key = f"{label}: {mistake.key}" if mistake.key else label
-    return attrs.evolve(mistake, key=key)
+    label = f'{kind} "{name}"' if isinstance(name, str) else f"{kind} number {number}"
+    return [
+        attrs.evolve(each, key=f"{label}: {each.key}" if each.key else label) for each in mistakes
+    ]

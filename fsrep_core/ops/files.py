@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from fsrep_core.errors import ConfigError
-from fsrep_core.ops.config import Config, parse_config, read_tables
+from fsrep_core.ops.config import JobConfig, parse_config, read_tables, unknown_tables
+from fsrep_core.ops.serving import ServingConfig, check_identities, parse_serving
 from fsrep_core.runtime.options import OptionsError
 
 if TYPE_CHECKING:
@@ -24,12 +27,22 @@ if TYPE_CHECKING:
 
     from fsrep_core.runtime.registry import Registry
 
-__all__ = ["ConfigFileError", "find_config", "load_config"]
+__all__ = ["Config", "ConfigFileError", "find_config", "load_config", "load_serving"]
 
 SYSTEM_CONFIG = Path("/etc/fsrep/fsrep.toml")
 
 SIZE_LIMIT_BYTES = 1024 * 1024
 """More than anyone writes by hand; keeps a wrong path from filling the memory."""
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """A configuration file in which no mistake was found."""
+
+    jobs: tuple[JobConfig, ...]
+    """The ``[[job]]`` tables, in their order."""
+    serving: ServingConfig
+    """Everything else in it."""
 
 
 class ConfigFileError(ConfigError):
@@ -77,17 +90,42 @@ def load_config(path: Path, registry: Registry) -> Config:
     """
     from fsrep_core.ops.checks import check_jobs
 
-    try:
-        tables = read_tables(_read_text(path))
-    except OptionsError as exc:
-        raise ConfigFileError(path, [str(mistake) for mistake in exc.mistakes]) from exc
+    tables = _read_file(path)
     jobs, mistakes = parse_config(tables)
     raw_jobs = tables.get("job")
     if isinstance(raw_jobs, list):
         mistakes += check_jobs(raw_jobs, registry)
+    serving, more_mistakes = parse_serving(tables)
+    mistakes += more_mistakes
+    raw_identities = tables.get("identity")
+    if isinstance(raw_identities, list):
+        mistakes += check_identities(raw_identities, registry)
     if mistakes:
         raise ConfigFileError(path, [str(mistake) for mistake in mistakes])
-    return Config(job=tuple(jobs))
+    return Config(jobs=tuple(jobs), serving=serving)
+
+
+def load_serving(path: Path) -> ServingConfig:
+    """Read the serving side of a file, strictly; its jobs are not looked at.
+
+    The storages' own options are checked when one is opened, so that the plugins of the
+    others need not be imported.
+
+    :raises ConfigFileError: the file cannot be used; every mistake is listed
+    """
+    tables = _read_file(path)
+    serving, mistakes = parse_serving(tables)
+    mistakes += unknown_tables(tables)
+    if mistakes:
+        raise ConfigFileError(path, [str(mistake) for mistake in mistakes])
+    return serving
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return read_tables(_read_text(path))
+    except OptionsError as exc:
+        raise ConfigFileError(path, [str(mistake) for mistake in exc.mistakes]) from exc
 
 
 def _read_text(path: Path) -> str:
@@ -120,9 +158,6 @@ def read_job_names(path: Path) -> list[str]:
 
     :raises ConfigFileError: the file cannot be read
     """
-    try:
-        raw_jobs = read_tables(_read_text(path)).get("job", [])
-    except OptionsError as exc:
-        raise ConfigFileError(path, [str(mistake) for mistake in exc.mistakes]) from exc
+    raw_jobs = _read_file(path).get("job", [])
     names = [raw.get("name") for raw in raw_jobs if isinstance(raw, dict)]
     return [name for name in names if isinstance(name, str)]

@@ -12,6 +12,7 @@ import attrs
 from fsrep_core.errors import ConfigError
 from fsrep_core.ops.config import JobConfig
 from fsrep_core.ops.files import find_config, load_config
+from fsrep_core.ops.serving import ServingConfig
 from fsrep_core.runtime.options import nearest
 from fsrep_core.runtime.registry import Registry, load_plugins
 
@@ -32,22 +33,29 @@ class Session:
     config_path: Path
     registry: Registry
     jobs: tuple[JobConfig, ...]
+    serving: ServingConfig
+    """The serving side of the file."""
 
 
-def open_session(config_path: Path | None, job_names: Sequence[str]) -> Session:
+def open_session(
+    config_path: Path | None, job_names: Sequence[str], *, jobs_needed: bool = True
+) -> Session:
     """Load plugins and configuration and choose jobs; no name means all.
 
+    :param jobs_needed: refuse a file that only has a serving side
     :raises ConfigError: the configuration cannot be used, or has no such job
     """
     path = find_config(config_path, os.environ)
     registry = load_plugins()
     config = load_config(path, registry)
+    if jobs_needed and not config.jobs:
+        raise ConfigError(f"{path}: there is no job", hint="write one that begins with [[job]]")
     known = {job.name: job for job in config.jobs}
     for name in job_names:
         if name not in known:
             raise ConfigError(f'{path}: there is no job "{name}"', hint=nearest(name, known))
     chosen = [known[name] for name in dict.fromkeys(job_names)] or config.jobs
-    return Session(config_path=path, registry=registry, jobs=tuple(chosen))
+    return Session(config_path=path, registry=registry, jobs=tuple(chosen), serving=config.serving)
 
 
 def job_settings(job: JobConfig) -> JobSettings:

@@ -434,7 +434,10 @@ def _describe(hint: Any) -> str:  # noqa: ANN401  (a type is what it is)
     if origin is typing.Literal:
         return " or ".join(_shown(each) for each in arguments)
     if origin in {tuple, list, frozenset}:
-        return f"a list of {_describe(arguments[0]).removeprefix('a ').removeprefix('an ')}s"
+        item = _describe(arguments[0])
+        if '"' in item:
+            return f"a list of {item}"
+        return f"a list of {item.removeprefix('a ').removeprefix('an ')}s"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return " or ".join(_shown(each.value) for each in hint)
     return _NAMES.get(origin or hint, "a table" if attrs.has(hint) else str(hint))

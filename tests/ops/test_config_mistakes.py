@@ -40,10 +40,21 @@ def sender_with(line: str) -> str:
     return BASE.replace("[job.sender]\n", f"[job.sender]\n{line}\n")
 
 
+def identity_with(
+    name: str = "nas",
+    storage: str = '{ name = "directory", root = "/srv/c" }',
+    permissions: str = '["receive"]',
+) -> str:
+    return f'[[identity]]\nname = "{name}"\nstorage = {storage}\npermissions = {permissions}\n'
+
+
 MISTAKES = {
     "unknown key of the file": (
         f"verbose = true\n{BASE}",
-        "verbose: unknown key; a file consists of [[job]] tables",
+        (
+            "verbose: unknown key; a file consists of [[job]] tables, "
+            "and of [[identity]] tables where it serves"
+        ),
     ),
     "job key at the top": (
         f'retry_for = "1h"\n{BASE}',
@@ -260,6 +271,61 @@ MISTAKES = {
     "value of a wrong type": (
         job_with("initial = true"),
         'job "docs": initial: True is not one of newest, all or fail',
+    ),
+    "misspelt identity table": (
+        BASE + identity_with().replace("[[identity]]", "[[identity_]]"),
+        "identity_: unknown key; did you mean [[identity]]?",
+    ),
+    "identity is no list": (
+        BASE + identity_with().replace("[[identity]]", "[identity]"),
+        "identity: identities are a list of tables; write [[identity]], not [identity]",
+    ),
+    "identity with a name that means something to a shell": (
+        BASE + identity_with(name="a b"),
+        (
+            'identity "a b": name: "a b" cannot name an identity; use up to 253 letters, digits, '
+            '".", "_", "@" and "-", and begin with a letter or digit'
+        ),
+    ),
+    "identity twice": (
+        BASE + identity_with() + identity_with(),
+        (
+            'identity "nas": name: identities number 1 and 2 have the same name; '
+            "give each a name of its own; it says who is served what"
+        ),
+    ),
+    "identity without a storage": (
+        BASE + identity_with().replace("storage", "#"),
+        'identity "nas": storage: missing; it is required and takes a table',
+    ),
+    "identity with a wrong storage": (
+        BASE + identity_with(storage='{ name = "directory", rooot = "/srv/c", root = "/srv/c" }'),
+        'identity "nas": storage.rooot: unknown key; did you mean "root"?',
+    ),
+    "identity with a transport for a storage": (
+        BASE + identity_with(storage=LOCAL),
+        (
+            "identity \"nas\": storage.name: no plugin offers the storage 'local-pipe'; "
+            f'"local-pipe" is a transport; the storages are {STORAGES}'
+        ),
+    ),
+    "identity without permissions": (
+        BASE + identity_with(permissions="[]"),
+        (
+            'identity "nas": permissions: grants nothing; '
+            'write one or more of "send", "receive", "create", "destroy"'
+        ),
+    ),
+    "identity with an unknown permission": (
+        BASE + identity_with(permissions='["recieve"]'),
+        (
+            'identity "nas": permissions[0]: "recieve" is not one of '
+            'send, receive, create or destroy; did you mean "receive"?'
+        ),
+    ),
+    "identity with a transport": (
+        BASE + identity_with() + 'transport = { name = "local-pipe" }',
+        ('identity "nas": transport: unknown key; known: name, permissions, rate_limit, storage'),
     ),
     "invalid TOML": (
         BASE.replace('name = "docs"', "name = docs"),

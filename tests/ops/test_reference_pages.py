@@ -11,7 +11,7 @@ import click
 import pytest
 
 from fsrep_core import reports, values
-from fsrep_core.ops import config
+from fsrep_core.ops import config, serving
 from fsrep_core.ops.cli import cli
 from fsrep_core.ops.commands.check import Finding
 from fsrep_core.ops.commands.versions import Comparison
@@ -72,6 +72,7 @@ def default_of(field) -> str:
     ("heading", "config_class"),
     [
         ("`[[job]]`", config.JobConfig),
+        ("`[[identity]]`", serving.IdentityConfig),
         ("storage `directory`", DirectoryConfig),
     ],
 )
@@ -102,8 +103,8 @@ def check_keys(found, config_class):
     assert {key: cells[:2] for key, cells in found.items()} == expected
 
 
-def test_a_file_has_nothing_but_jobs():
-    assert [field.alias for field in attrs.fields(config.Config)] == ["job"]
+def test_every_table_of_a_file_is_documented():
+    assert re.findall(r"^## `\[\[?(\w+)\]\]?`$", CONFIGURATION, re.MULTILINE) == list(config.TABLES)
 
 
 def test_local_pipe_has_no_options():

@@ -40,7 +40,7 @@ class Finding:
 
 def check(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) -> int:
     """Check, and say what is fine as well as what is not."""
-    session = open_session(config_path, job_names)
+    session = open_session(config_path, job_names, jobs_needed=False)
     outcomes, interrupted = for_each_job(session.jobs, partial(_check_job, session))
     problems = [
         each.result.problem if each.result is not None else each.problem for each in outcomes
@@ -54,8 +54,10 @@ def check(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) 
         path = str(session.config_path)
         print_document(document("check", exit_status=status, config=path, jobs=findings))
         return status
-    count = count_of(len(session.jobs), "job")
-    _say(f"{session.config_path}: {count}, no mistakes")
+    counts = [count_of(len(session.jobs), "job")]
+    if session.serving.identities:
+        counts.append(count_of(len(session.serving.identities), "identity"))
+    _say(f"{session.config_path}: {', '.join(counts)}, no mistakes")
     for each, problem in zip(outcomes, problems, strict=True):
         if each.result is not None:
             _print_finding(each.job, each.result)

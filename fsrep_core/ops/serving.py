@@ -1,0 +1,157 @@
+"""What the serving side's configuration says: who may ask, for which storage, for what.
+
+``[[identity]]`` tables stand in the same file as jobs and are read as strictly. An
+identity is a client that its transport has proved to be who it is: an ssh key with a
+forced command, or a certificate. What it is served stands here and nowhere else; nothing
+that it says itself about storage, root or permissions counts.
+
+Only the storage of the identity that is wanted is imported: an endpoint that ssh starts
+serves one, and has to start fast. ``fsrep check`` looks at all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from fsrep_core.errors import ConfigError
+from fsrep_core.ops.checks import check_choice, repeated_names
+from fsrep_core.ops.config import PluginChoice, within_entry
+from fsrep_core.quantities import parse_rate
+from fsrep_core.runtime.options import Mistake, OptionsError, nearest, structure_options
+from fsrep_core.runtime.remote.policy import PeerPolicy, Permission
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsrep_core.runtime.registry import Registry
+    from fsrep_core.runtime.remote.server import Admission
+
+__all__ = [
+    "IdentityConfig",
+    "ServingConfig",
+    "check_identities",
+    "find_identity",
+    "make_admission",
+    "parse_serving",
+]
+
+IDENTITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,252}")
+"""A host's name, an address of mail, a word: what certificates and people call a client."""
+
+
+def _check_name(_instance: object, _attribute: object, name: str) -> None:
+    if not IDENTITY_NAME.fullmatch(name):
+        raise ValueError(
+            f'"{name}" cannot name an identity; use up to 253 letters, digits, ".", "_", "@" '
+            'and "-", and begin with a letter or digit'
+        )
+
+
+def _check_permissions(
+    _instance: object, _attribute: object, permissions: frozenset[Permission]
+) -> None:
+    if not permissions:
+        known = ", ".join(f'"{each.value}"' for each in Permission)
+        raise ValueError(f"grants nothing; write one or more of {known}")
+
+
+@attrs.frozen(kw_only=True)
+class IdentityConfig:
+    """One client, and what it may do."""
+
+    name: str = attrs.field(validator=_check_name)
+    """Unique in the file; what the transport proves."""
+    storage: PluginChoice
+    """What it is served, always: its own requests choose neither storage nor root."""
+    permissions: frozenset[Permission] = attrs.field(validator=_check_permissions)
+    """What it may ask for; everything else is refused."""
+    rate_limit_bytes_per_second: int | None = attrs.field(
+        default=None, alias="rate_limit", metadata={"parse": parse_rate}
+    )
+    """The most that is sent to it or received from it, such as ``"50 MiB/s"``, by all streams
+    of one serving process together. Each connection over ssh has a process of its own."""
+
+
+@attrs.frozen(kw_only=True)
+class ServingConfig:
+    """The serving side of a configuration file."""
+
+    identities: tuple[IdentityConfig, ...] = attrs.field(alias="identity")
+    """The ``[[identity]]`` tables, in their order."""
+
+
+def parse_serving(tables: Mapping[str, Any]) -> tuple[ServingConfig, list[Mistake]]:
+    """Read the serving side of a file, as far as it can be read, and list what is wrong.
+
+    :returns: what has no mistakes of its own, and the mistakes of all
+    """
+    raw_identities = tables.get("identity", [])
+    if not isinstance(raw_identities, list):
+        mistake = Mistake(
+            "identity", "identities are a list of tables", "write [[identity]], not [identity]"
+        )
+        return ServingConfig(identity=()), [mistake]
+    identities: list[IdentityConfig] = []
+    mistakes = repeated_names(
+        "identity", raw_identities, "give each a name of its own; it says who is served what"
+    )
+    for number, raw in enumerate(raw_identities, start=1):
+        try:
+            identities.append(structure_options(IdentityConfig, raw, ""))
+        except OptionsError as exc:
+            mistakes += within_entry("identity", raw, number, exc.mistakes)
+    return ServingConfig(identity=tuple(identities)), mistakes
+
+
+def check_identities(raw_identities: Sequence[object], registry: Registry) -> list[Mistake]:
+    """List what is wrong with the storages that the identities name."""
+    mistakes: list[Mistake] = []
+    for number, raw in enumerate(raw_identities, start=1):
+        if isinstance(raw, Mapping):
+            _, found = check_choice(registry, "storage", raw.get("storage"), "storage")
+            mistakes += within_entry("identity", raw, number, found)
+    return mistakes
+
+
+def find_identity(serving: ServingConfig, name: str) -> IdentityConfig:
+    """Give the identity of this name.
+
+    :raises ConfigError: there is none; names the nearest
+    """
+    known = {identity.name: identity for identity in serving.identities}
+    identity = known.get(name)
+    if identity is not None:
+        return identity
+    raise ConfigError(
+        f'there is no identity "{name}"',
+        hint=nearest(name, known) or "write one that begins with [[identity]]",
+    )
+
+
+def make_admission(identity: IdentityConfig, registry: Registry) -> Admission:
+    """Open what an identity is served. Its connections may share it.
+
+    A storage has no deadline here: the client has its own, and heartbeats prove it alive.
+
+    :raises PluginError: the storage's plugin is missing or broken
+    :raises ConfigError: an option of the storage is wrong
+    """
+    from fsrep_core.runtime.binding import Endpoint
+    from fsrep_core.runtime.remote.server import Admission
+
+    offer = registry.find("storage", identity.storage.name)
+    where = f'identity "{identity.name}": storage'
+    options = structure_options(offer.config_class, identity.storage.options, where)
+    endpoint = Endpoint(
+        offer.create(options),
+        name=f"{identity.storage.name} for {identity.name}",
+        rate_limit_bytes_per_second=identity.rate_limit_bytes_per_second,
+        call_timeout_seconds=math.inf,
+    )
+    policy = PeerPolicy(identity=identity.name, permissions=identity.permissions)
+    return Admission(endpoint=endpoint, policy=policy)
