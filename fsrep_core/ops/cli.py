@@ -221,6 +221,48 @@ def plugins(*, as_json: bool) -> int:
 
 
 @cli.command()
+@click.option(
+    "--identity",
+    metavar="NAME",
+    help="Serve what the configuration grants this identity, whatever the client asks for. "
+    "Default: what the client asks for.",
+)
+@click.option(
+    "--config",
+    "-c",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The configuration with the identity; found as for the other commands.",
+)
+def endpoint(identity: str | None, config: Path | None) -> int:
+    """Serve one client over standard input and output, as ssh starts it."""
+    from fsrep_core.ops.commands.endpoint import endpoint as work
+
+    return work(config, identity=identity)
+
+
+@cli.group()
+def ssh() -> None:
+    """Let clients in over ssh."""
+
+
+@ssh.command("authorized-key")
+@click.argument("name")
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The client's public key. Default: leave room for it.",
+)
+@_config_option
+def authorized_key(name: str, key: Path | None, config: Path | None) -> int:
+    """Print the line of authorized_keys for one identity of the configuration."""
+    from fsrep_core.ops.commands.ssh import authorized_key as work
+
+    return work(name, key, config)
+
+
+@cli.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:
     """Print what makes a shell complete fsrep's commands and jobs.

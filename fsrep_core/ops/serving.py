@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from fsrep_core.errors import ConfigError
+from fsrep_core.errors import ConfigError, InvalidRequestError
 from fsrep_core.ops.checks import check_choice, repeated_names
 from fsrep_core.ops.config import PluginChoice, within_entry
 from fsrep_core.quantities import parse_rate
@@ -28,12 +28,15 @@ from fsrep_core.runtime.remote.policy import PeerPolicy, Permission
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fsrep_core.runtime.binding import Endpoint
     from fsrep_core.runtime.registry import Registry
     from fsrep_core.runtime.remote.server import Admission
+    from fsrep_core.wire import Hello
 
 __all__ = [
     "IdentityConfig",
     "ServingConfig",
+    "admit_as_asked",
     "check_identities",
     "find_identity",
     "make_admission",
@@ -136,22 +139,66 @@ def find_identity(serving: ServingConfig, name: str) -> IdentityConfig:
 def make_admission(identity: IdentityConfig, registry: Registry) -> Admission:
     """Open what an identity is served. Its connections may share it.
 
-    A storage has no deadline here: the client has its own, and heartbeats prove it alive.
-
     :raises PluginError: the storage's plugin is missing or broken
     :raises ConfigError: an option of the storage is wrong
     """
-    from fsrep_core.runtime.binding import Endpoint
-    from fsrep_core.runtime.remote.server import Admission
-
-    offer = registry.find("storage", identity.storage.name)
-    where = f'identity "{identity.name}": storage'
-    options = structure_options(offer.config_class, identity.storage.options, where)
-    endpoint = Endpoint(
-        offer.create(options),
+    endpoint = _open_storage(
+        registry,
+        identity.storage,
+        where=f'identity "{identity.name}": storage',
         name=f"{identity.storage.name} for {identity.name}",
         rate_limit_bytes_per_second=identity.rate_limit_bytes_per_second,
-        call_timeout_seconds=math.inf,
     )
     policy = PeerPolicy(identity=identity.name, permissions=identity.permissions)
+    return _admission(endpoint, policy)
+
+
+def admit_as_asked(hello: Hello, registry: Registry) -> Admission:
+    """Open what a client asks for, with every permission.
+
+    For clients whose authority is that of the account in which they have started us.
+
+    :raises InvalidRequestError: it does not say what it wants
+    :raises PluginError: the storage's plugin is missing or broken
+    :raises ConfigError: an option of the storage is wrong
+    """
+    ask = hello.ask
+    if ask is None:
+        raise InvalidRequestError(
+            "the client does not say which storage it wants",
+            local=False,
+            hint="start the endpoint with --identity, which says it on this side",
+        )
+    endpoint = _open_storage(
+        registry,
+        PluginChoice(name=ask.storage, options=ask.options),
+        where=f"{ask.side}.storage",
+        name=f"{ask.side} ({ask.storage})",
+    )
+    return _admission(endpoint, PeerPolicy(identity=hello.identity))
+
+
+def _open_storage(
+    registry: Registry,
+    storage: PluginChoice,
+    *,
+    where: str,
+    name: str,
+    rate_limit_bytes_per_second: int | None = None,
+) -> Endpoint:
+    from fsrep_core.runtime.binding import Endpoint
+
+    offer = registry.find("storage", storage.name)
+    return Endpoint(
+        offer.create(structure_options(offer.config_class, storage.options, where)),
+        name=name,
+        rate_limit_bytes_per_second=rate_limit_bytes_per_second,
+        # The client has a deadline of its own, and heartbeats prove that it lives.
+        call_timeout_seconds=math.inf,
+    )
+
+
+def _admission(endpoint: Endpoint, policy: PeerPolicy) -> Admission:
+    from fsrep_core.runtime.remote.server import Admission
+
     return Admission(endpoint=endpoint, policy=policy)

@@ -15,7 +15,9 @@ def plugins(*, as_json: bool) -> int:
     registry = load_plugins()
     broken = [each for each in registry.plugins if each.error is not None]
     status = {each.name: each for each in registry.plugins}
-    offers = [*registry.offers("transport"), *registry.offers("storage")]
+    offers = [
+        offer for kind in ("transport", "listener", "storage") for offer in registry.offers(kind)
+    ]
     if as_json:
         found = [
             {

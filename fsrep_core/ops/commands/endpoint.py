@@ -1,0 +1,87 @@
+"""``fsrep endpoint``: serve one client over standard input and output, as ssh starts it.
+
+Two ways, and the command line alone decides which. Without an identity the client says
+which storage it wants: whoever can start programs in this account could read and write
+its files anyway. With ``--identity``, as a forced command in ``authorized_keys`` has it,
+the configuration on this host says everything, and what the client asks for counts for
+nothing.
+
+Standard output belongs to the wire. It is taken away before any plugin is imported, so
+that nothing else can ever write there: what is printed goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsrep_core.errors import ConfigError, FsrepError
+from fsrep_core.ops.files import find_config, load_serving
+from fsrep_core.ops.serving import admit_as_asked, find_identity, make_admission
+from fsrep_core.ops.signals import interruptible
+from fsrep_core.runtime.registry import load_plugins
+from fsrep_core.runtime.remote.carrier import DescriptorStream
+from fsrep_core.runtime.remote.server import Admission, Service, serve_connection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsrep_core.runtime.remote.server import Admit
+    from fsrep_core.wire import Hello
+
+__all__ = ["endpoint"]
+
+
+def endpoint(config: Path | None, *, identity: str | None) -> int:
+    """Serve until the client says goodbye or is gone; the exit status tells which."""
+    if sys.stdin.isatty():
+        raise ConfigError(
+            "an endpoint speaks with another fsrep, not with people",
+            hint="the transport ssh starts it on the other host; to replicate, use fsrep run",
+        )
+    if identity is None and config is not None:
+        raise ConfigError(
+            "without an identity, an endpoint reads no configuration",
+            hint="add --identity, or leave --config out",
+        )
+    receiving, sending = _take_standard_streams()
+    admit: Admit = _admit_any if identity is None else partial(_admit_identity, config, identity)
+    return trio.run(_serve, receiving, sending, admit)
+
+
+def _take_standard_streams() -> tuple[int, int]:
+    """Give the two descriptors, and leave harmless ones in their place."""
+    receiving, sending = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return receiving, sending
+
+
+def _admit_any(hello: Hello) -> Admission:
+    return admit_as_asked(hello, load_plugins())
+
+
+def _admit_identity(config: Path | None, name: str, _hello: Hello) -> Admission:
+    identity = find_identity(load_serving(find_config(config, os.environ)), name)
+    return make_admission(identity, load_plugins())
+
+
+async def _serve(receiving: int, sending: int, admit: Admit) -> int:
+    service = Service()
+    stream = DescriptorStream(receiving, sending)
+    failed: FsrepError | None = None
+    async with interruptible() as interruption:
+        interruption.end_cleanly = service.stopping.set
+        try:
+            await serve_connection(stream, admit, peer_name="the client", service=service)
+        except FsrepError as error:  # raised below, outside the nursery
+            failed = error
+    if failed is not None:
+        raise failed
+    return interruption.exit_status or 0
