@@ -102,6 +102,17 @@ class PipeStream(ByteStream):
         await trio.lowlevel.checkpoint()
 
 
+class SocketStream(PipeStream):
+    """A stream whose bytes stand in a socket: no pipe, and so nothing that splices."""
+
+    async def receive_some(self, max_bytes):
+        while True:
+            try:
+                return os.read(self.descriptor, max_bytes)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.descriptor)
+
+
 class CollectingStorage(ProbeStorage):
     """Keeps what it receives."""
 
@@ -116,25 +127,37 @@ class CollectingStorage(ProbeStorage):
         return ReceiveResponse(version=request.to_version)
 
 
+def socket_source():
+    source, feed = (each.detach() for each in socket.socketpair(socket.AF_UNIX))
+    return SocketStream(source), feed
+
+
+def pipe_source():
+    source, feed = os.pipe()
+    return PipeStream(source), feed
+
+
 @pytest.mark.parametrize("make_pair", [socket_pair, pipe_pair])
-async def test_a_stream_in_a_pipe_goes_out_without_a_copy(make_pair):
+@pytest.mark.parametrize("make_source", [pipe_source, socket_source])
+async def test_a_stream_with_a_descriptor_goes_out_whole(make_source, make_pair):
+    """From a pipe it is spliced; from anything else, it is read."""
     seed = 3
     data = random.Random(seed).randbytes(3_000_000)
     storage = CollectingStorage()
     admission = Admission(
         endpoint=Endpoint(storage, name="storage"), policy=PeerPolicy(identity="test")
     )
-    source, feed = os.pipe()
-    os.set_blocking(source, False)
-    stream = PipeStream(source)
     request = ReceiveRequest(
         job="j", filesystem="a", to_version=Version(VersionKind.SNAPSHOT, "s", "g", 1)
     )
 
-    async def fill():
+    async def fill(feed):
         async with trio.lowlevel.FdStream(feed) as pipe:
             for at in range(0, len(data), 70_001):
                 await pipe.send_all(data[at : at + 70_001])
+
+    async def serve(stream):
+        await serve_connection(stream, lambda _: admission, peer_name="client")
 
     async with no_leaks(), trio.open_nursery() as nursery:
 
@@ -143,13 +166,12 @@ async def test_a_stream_in_a_pipe_goes_out_without_a_copy(make_pair):
             nursery.start_soon(serve, there)
             return here
 
-        async def serve(stream):
-            await serve_connection(stream, lambda _: admission, peer_name="client")
-
         async with open_remote_endpoint(connect, peer_name="server") as plugin:
-            nursery.start_soon(fill)
+            stream, feed = make_source()
+            os.set_blocking(stream.descriptor, False)
+            nursery.start_soon(fill, feed)
             await Endpoint(plugin, name="remote").receive(request, stream)
+            os.close(stream.descriptor)
 
-    assert stream.told_bytes == len(data)
     assert storage.data == data
-    os.close(source)
+    assert stream.told_bytes == (len(data) if make_source is pipe_source else 0)

@@ -389,7 +389,9 @@ async def test_a_server_notices_that_its_client_vanished_while_the_storage_works
         cable.dead = True
         await trio.sleep(SILENCE_SECONDS + ABORT_SECONDS + 1)
 
-        assert [each.operation for each in wire.served] == ["receive"]
+        (served,) = wire.served
+        assert served.operation == "receive"
+        assert served.problem.kind == "connectivity"
         assert "no sign of life" in wire.problems[0].message
 
 
@@ -739,3 +741,30 @@ async def test_a_server_that_stops_says_goodbye_to_the_idle(autojump_clock):
         stopping.set()
         await trio.sleep(1)
         assert wire.problems == []
+
+
+async def test_a_server_that_is_cancelled_says_that_it_did_not_answer(autojump_clock):
+    store, _, _ = make_storage()
+    served = []
+    here, there = trio.testing.memory_stream_pair()
+    bound = Endpoint(SlowStorage(store), name="storage", call_timeout_seconds=float("inf"))
+    admission = Admission(endpoint=bound, policy=PeerPolicy(identity="test"))
+
+    async def connect():
+        await trio.lowlevel.checkpoint()
+        return here
+
+    async def serve():
+        with trio.move_on_after(60):
+            await serve_connection(
+                there, lambda _: admission, peer_name="c", service=Service(on_served=served.append)
+            )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(ConnectivityError):
+            await open_with(connect)
+
+    (done,) = served
+    assert done.problem.temporary
+    assert "before it answered" in done.problem.message

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from fsrep_core.errors import FsrepError
+from fsrep_core.errors import ConnectivityError, FsrepError
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.classify import classify
 from fsrep_core.runtime.remote.endpoint import software_name
@@ -68,6 +68,12 @@ class Admission:
     policy: PeerPolicy
 
 
+_UNANSWERED = Problem(
+    message="the server ended the connection before it answered",
+    temporary=True,
+    local=False,
+    kind=ConnectivityError.kind,
+)
 TELL_SECONDS = 1.0
 """How long a storage has to read why its stream ended, before it is cancelled."""
 
@@ -247,10 +253,12 @@ class _Session:
         """Do what was asked for and say what came of it."""
         started_at = trio.current_time()
         dialogue = _Dialogue(asked.operation)
-        problem: Problem | None = None
+        problem: Problem | None = _UNANSWERED
         try:
             await self._say_answer(await self._do(dialogue, asked, parts))
-        except WireError:
+            problem = dialogue.aborted
+        except WireError as error:
+            problem = classify(error)
             raise
         except Exception as error:
             problem = classify(error)
@@ -258,8 +266,6 @@ class _Session:
                 raise self.link.failure from error
             await self.link.say(Failure(problem))
         finally:
-            if dialogue.aborted is not None and problem is None:
-                problem = dialogue.aborted
             self.on_served(
                 Served(
                     identity=self.admission.policy.identity,

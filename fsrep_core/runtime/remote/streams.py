@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
+import stat
 import termios
 from collections.abc import Callable
 
@@ -141,7 +143,8 @@ class OutgoingStream:
         :raises FsrepError: the stream failed, or the link is lost
         """
         limit_bytes = min(self.stream.piece_limit_bytes or DATA_LIMIT_BYTES, DATA_LIMIT_BYTES)
-        if isinstance(self.link.stream, DescriptorStream) and self.stream.descriptor is not None:
+        carrier, source = self.link.stream, self.stream.descriptor
+        if isinstance(carrier, DescriptorStream) and source is not None and _is_pipe(source):
             send_piece = self._splice_piece
         else:
             send_piece = self._send_piece
@@ -183,6 +186,10 @@ class OutgoingStream:
         with trio.CancelScope() as self._taking:
             await self.stream.moved(count_bytes)
         return True
+
+
+def _is_pipe(descriptor: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
 def _readable_bytes(descriptor: int) -> int:
