@@ -8,11 +8,12 @@ that two entries are equal exactly if their lines are. Eleven fields, tabs betwe
 * ``path``: below the root of the tree, ``.`` for the root itself. Any bytes; backslash,
   tab and newline are written as ``\\``, ``\t`` and ``\n``.
 * ``kind``: ``f`` file, ``d`` directory, ``l`` symbolic link, ``p`` fifo, ``h`` a further
-  name of the file ``target``, which sorts before it. An ``h`` repeats all that its file
-  says, so that its line changes whenever the file does.
+  name of the file, link or fifo ``target``, which sorts before it. An ``h`` repeats all
+  that its first name says, so that its line changes whenever that one does.
 * ``mode``: the twelve permission bits, octal. ``mtime_ns`` may be negative.
 * ``size`` and ``digest``: of files; the SHA-256 of the content, in hexadecimal. For a
-  sparse file it covers the bytes of its extents only.
+  sparse file it covers the bytes of its extents only; for a further name of a symbolic
+  link, the link's text, and of a fifo, nothing.
 * ``extents``: of sparse files, ``offset+length`` of each piece that holds data, commas
   between, ended by a piece of no length at ``size`` where the file ends in a hole.
 * ``xattrs``: ``name=base64`` by name, commas between; bytes of a name other than letters,

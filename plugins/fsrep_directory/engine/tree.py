@@ -181,9 +181,9 @@ class TreeBuilder:
         self.restorer.restore_named(name, folder.descriptor, entry)
 
     def hard_link(self, folder: Folder, name: bytes, entry: Entry) -> None:
-        """Give a file of this tree, made or linked before, a further name.
+        """Give an entry of this tree, made or linked before, a further name.
 
-        :raises Failure: the target is not a regular file of this tree
+        :raises Failure: the target is no file, symbolic link or fifo of this tree
         """
         try:
             self._link_within(folder, name, entry.target)
@@ -304,7 +304,7 @@ class TreeBuilder:
         directory = self._walk(parent)
         try:
             info = os.stat(target_name, dir_fd=directory, follow_symlinks=False)
-            if not stat.S_ISREG(info.st_mode):
+            if stat.S_ISDIR(info.st_mode):
                 raise NotADirectoryError
             arguments = {"src_dir_fd": directory, "dst_dir_fd": folder.descriptor}
             try:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from fsrep_directory.engine import create as create_module
+from fsrep_directory.engine import taking, walk
 from fsrep_directory.engine.failures import Failure
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -26,7 +27,7 @@ def read(laboratory, version, name):
 @pytest.fixture
 def no_racy_time(monkeypatch):
     """Every file counts as old, so that its index is trusted."""
-    monkeypatch.setattr(create_module, "_RACY_NS", -(10**18))
+    monkeypatch.setattr(walk, "_RACY_NS", -(10**18))
 
 
 def test_sockets_are_reported(laboratory, monkeypatch):
@@ -62,7 +63,7 @@ def test_many_things_left_out_are_named_in_part_and_counted(laboratory, monkeypa
 def test_a_file_that_changes_while_it_is_read_is_named(laboratory, monkeypatch):
     path = laboratory.write("busy", b"1")
     laboratory.write("calm", b"2")
-    copied = create_module.copy_content
+    copied = taking.copy_content
 
     def copy_and_change(source, target, size, extents):
         result = copied(source, target, size, extents)
@@ -71,7 +72,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(laboratory, monkeypatch):
                 file.write(b"more")
         return result
 
-    monkeypatch.setattr(create_module, "copy_content", copy_and_change)
+    monkeypatch.setattr(taking, "copy_content", copy_and_change)
     version, warnings = laboratory.create("v1")
     monkeypatch.undo()
 
@@ -84,7 +85,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(laboratory, monkeypatch):
 
 def test_a_file_that_changes_once_is_read_again(laboratory, monkeypatch):
     path = laboratory.write("busy", b"old")
-    copied = create_module.copy_content
+    copied = taking.copy_content
     changes = [b"new content"]
 
     def copy_and_change(source, target, size, extents):
@@ -94,7 +95,7 @@ def test_a_file_that_changes_once_is_read_again(laboratory, monkeypatch):
                 file.write(changes.pop())
         return result
 
-    monkeypatch.setattr(create_module, "copy_content", copy_and_change)
+    monkeypatch.setattr(taking, "copy_content", copy_and_change)
     version, warnings = laboratory.create("v1")
 
     assert warnings == []
@@ -103,13 +104,13 @@ def test_a_file_that_changes_once_is_read_again(laboratory, monkeypatch):
 
 def test_a_directory_that_changes_while_it_is_walked_is_named(laboratory, monkeypatch):
     laboratory.write("sub/file", b"1")
-    copied = create_module.copy_content
+    copied = taking.copy_content
 
     def copy_and_add(source, target, size, extents):
         laboratory.write("sub/late", b"2")
         return copied(source, target, size, extents)
 
-    monkeypatch.setattr(create_module, "copy_content", copy_and_add)
+    monkeypatch.setattr(taking, "copy_content", copy_and_add)
     _, warnings = laboratory.create("v1")
 
     assert "'sub'" in warnings[0]
@@ -132,8 +133,8 @@ def test_a_change_that_keeps_size_and_time_is_seen(laboratory):
 def test_the_index_spares_reading_what_is_old(laboratory, monkeypatch, no_racy_time):
     laboratory.write("file", b"content")
     first, _ = laboratory.create("v1")
-    monkeypatch.setattr(create_module, "hash_content", None)
-    monkeypatch.setattr(create_module, "copy_content", None)
+    monkeypatch.setattr(taking, "hash_content", None)
+    monkeypatch.setattr(taking, "copy_content", None)
     second, _ = laboratory.create("v2")
 
     assert inode(laboratory, first, "file") == inode(laboratory, second, "file")
@@ -143,7 +144,7 @@ def test_the_times_of_a_file_that_was_just_written_are_not_trusted(laboratory, m
     """A change in the same tick of the clock would leave all of them as they are."""
     laboratory.write("file", b"content")
     laboratory.create("v1")
-    monkeypatch.setattr(create_module, "_RACY_NS", -(10**18))
+    monkeypatch.setattr(walk, "_RACY_NS", -(10**18))
     laboratory.create("v2")
     keys = []
     for name in ("v1", "v2"):
@@ -260,7 +261,7 @@ def test_a_version_that_fails_leaves_nothing(laboratory, monkeypatch):
     def fill_up(*_):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(create_module, "copy_content", fill_up)
+    monkeypatch.setattr(taking, "copy_content", fill_up)
     with pytest.raises(Failure) as caught:
         laboratory.create("v1")
 
@@ -308,7 +309,7 @@ def test_files_are_cloned_where_the_filesystem_can(laboratory, monkeypatch):
             file.seek(1 << 20)
             file.write(b"data")
             file.truncate(3 << 20)
-        monkeypatch.setattr(create_module, "copy_content", None)
+        monkeypatch.setattr(taking, "copy_content", None)
         first, _ = laboratory.create("v1")
         with open(path, "r+b") as file:
             file.write(b"changed")

@@ -108,7 +108,7 @@ def act(live, action):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(histories)
 def test_every_version_of_a_random_history_arrives_as_it_was(laboratories, history):
@@ -223,6 +223,23 @@ def test_a_group_of_hard_links_that_splits_and_joins(laboratory):
         laboratory.replicate(version, base)
         base = version
         laboratory.check(version, live=version is versions[-1])
+
+
+def test_further_names_of_symlinks_and_fifos(laboratory):
+    os.symlink("1", f"{laboratory.live}/a")
+    os.mkfifo(f"{laboratory.live}/c")
+    for one, other in (("a", "b"), ("c", "d")):
+        os.link(f"{laboratory.live}/{one}", f"{laboratory.live}/{other}", follow_symlinks=False)
+    first, _ = laboratory.create("v1")
+    laboratory.replicate(first)
+    laboratory.check(first)
+    os.unlink(f"{laboratory.live}/a")
+    os.symlink("2", f"{laboratory.live}/a")
+    os.link(f"{laboratory.live}/a", f"{laboratory.live}/e", follow_symlinks=False)
+    second, _ = laboratory.create("v2")
+    laboratory.replicate(second, first)
+
+    laboratory.check(second)
 
 
 def test_two_equal_files_that_were_one_are_two(laboratory):
