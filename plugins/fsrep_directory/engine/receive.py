@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["receive"]
 
-_SLICE_BYTES = 1 << 20
-_SMALL_BYTES = 1 << 16
-
 
 def receive(
     request: dict[str, Any], descriptor: int, is_vouched: Callable[[], bool]
