@@ -102,6 +102,17 @@ def btrfs(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the wire, guided by coverage; arguments go to libFuzzer, such as ``-runs=10000000``."""
+    session.install(".", *group("fuzz"))
+    found = session.create_tmp()
+    bounds = session.posargs or ["-runs=100000"]
+    options = [*bounds, "-max_len=256", "-print_final_stats=1"]
+    corpora = [found, "tests/fuzz/corpus"]  # new inputs go to the first
+    session.run("python", "tests/fuzz/fuzz_wire.py", *options, *corpora, env=INSTALLED_ONLY)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure beside what a user would pick instead; arguments: names, ``--quick``."""
     session.install(".")
