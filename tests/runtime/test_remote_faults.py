@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager, suppress
 
 import attrs
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from fsrep_core import (
+    BrokenEndpointError,
     BusyError,
     ByteStream,
     Carrier,
@@ -34,7 +36,7 @@ from fsrep_core.runtime.remote.endpoint import open_remote_endpoint
 from fsrep_core.runtime.remote.policy import PeerPolicy
 from fsrep_core.runtime.remote.server import Admission, Service, serve_connection
 from fsrep_core.testing import no_leaks
-from fsrep_core.wire import Connection, Data, Hello, PushRequest, Role, WireError, pack
+from fsrep_core.wire import Answer, Connection, Data, Hello, PushRequest, Role, WireError, pack
 from fsrep_fake import MemoryStorage, named_store, reset_stores
 
 CONTENT = bytes(range(256))
@@ -768,3 +770,54 @@ async def test_a_server_that_is_cancelled_says_that_it_did_not_answer(autojump_c
     (done,) = served
     assert done.problem.temporary
     assert "before it answered" in done.problem.message
+
+
+class InattentiveStorage(MemoryStorage):
+    """Does not read the stream that it was asked to receive."""
+
+    @hookimpl
+    async def receive(self, request, stream):  # noqa: ARG002  (that is the point)
+        await trio.sleep_forever()
+
+
+async def test_a_storage_that_does_not_read_is_stopped_all_the_same(autojump_clock):
+    store, version, _ = make_storage()
+    request = ReceiveRequest(job="j", filesystem="copy", to_version=version)
+    async with wired(InattentiveStorage(store)) as wire:
+        started_at = trio.current_time()
+        with trio.move_on_after(10):
+            await wire.endpoint.receive(request, Given(b"late", pause_seconds=60))
+        assert trio.current_time() - started_at < 10 + ABORT_SECONDS
+
+        await look(wire.endpoint)
+        assert len(wire.cables) == 1
+        assert wire.served[0].problem.kind == "interrupted-stream"
+
+
+@pytest.mark.parametrize("name", ["../etc", "/etc", "-rf", "a@b", "a\x1b[2J"])
+async def test_a_server_that_lists_hostile_names_is_a_broken_endpoint(name, autojump_clock):
+    """What a server says becomes paths and arguments on this side, and is checked like that."""
+    here, there = trio.testing.memory_stream_pair()
+    server = Connection(Role.SERVER, Hello(software="hostile"))
+
+    async def connect():
+        await trio.lowlevel.checkpoint()
+        return here
+
+    async def serve():
+        await there.send_all(server.send(server.hello))
+        for _ in range(2):
+            while server.next_event() is None:
+                server.feed(await there.receive_some())
+        body = {
+            "capabilities": {"stream_formats": ["x"]},
+            "filesystems": [{"name": "good"}, {"name": name}],
+        }
+        await there.send_all(server.send(Answer(json.dumps(body).encode())))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(BrokenEndpointError, match="nas answered inventory") as caught:
+            await open_with(connect)
+    assert not caught.value.local
+    await there.aclose()
