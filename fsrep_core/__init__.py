@@ -41,7 +41,15 @@ if TYPE_CHECKING:
     from fsrep_core.runtime.remote.timing import Timing
     from fsrep_core.runtime.remote.transport import StreamTransport
     from fsrep_core.streams import ByteStream
-    from fsrep_core.transports import EndpointContext, StorageChoice, Transport
+    from fsrep_core.transports import (
+        Caller,
+        EndpointContext,
+        Expiry,
+        Identified,
+        Listener,
+        StorageChoice,
+        Transport,
+    )
     from fsrep_core.values import (
         Capabilities,
         CreateVersionRequest,
@@ -78,7 +86,9 @@ _HOMES = {
     "runtime.remote.timing": "Timing",
     "runtime.remote.transport": "StreamTransport",
     "streams": "ByteStream",
-    "transports": "EndpointContext StorageChoice Transport",
+    "transports": (
+        "Caller EndpointContext Expiry Identified Listener StorageChoice Transport"
+    ),
     "values": (
         "Capabilities CreateVersionRequest CursorRequest DestroyVersionsRequest Filesystem "
         "Inventory InventoryRequest Problem ReceiveRequest ReceiveResponse ResumeToken "
@@ -91,6 +101,7 @@ __all__ = [
     "BrokenEndpointError",
     "BusyError",
     "ByteStream",
+    "Caller",
     "Capabilities",
     "Carrier",
     "ConfigError",
@@ -102,12 +113,15 @@ __all__ = [
     "DestroyVersionsRequest",
     "EndpointContext",
     "EndpointSpec",
+    "Expiry",
     "Filesystem",
     "FsrepError",
+    "Identified",
     "InterruptedStreamError",
     "InvalidRequestError",
     "Inventory",
     "InventoryRequest",
+    "Listener",
     "ObserverSpec",
     "OutOfSpaceError",
     "PermissionDeniedError",

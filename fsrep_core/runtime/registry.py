@@ -1,4 +1,4 @@
-"""The storages and transports that are installed, by name.
+"""The storages, transports and listeners that are installed, by name.
 
 Plugins are found through the entry-point group ``fsrep``. Each is imported on its own,
 and only once it may be needed: a job that selects ``directory`` imports the plugin of
@@ -19,7 +19,7 @@ from fsrep_core.errors import PluginError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fsrep_core.transports import Transport
+    from fsrep_core.transports import Listener, Transport
 
 __all__ = ["ENTRY_POINT_GROUP", "Offer", "PluginStatus", "Registry", "load_plugins"]
 
@@ -28,15 +28,15 @@ ENTRY_POINT_GROUP = "fsrep"
 
 @attrs.frozen(kw_only=True)
 class Offer:
-    """One storage or transport that a plugin added."""
+    """One storage, transport or listener that a plugin added."""
 
     name: str
     kind: str
-    """``storage`` or ``transport``."""
+    """``storage``, ``transport`` or ``listener``."""
     config_class: type[Any]
     """An attrs class; its fields are the options."""
     create: Callable[[Any], Any]
-    """Makes the storage or transport from an instance of ``config_class``."""
+    """Makes it from an instance of ``config_class``."""
     summary: str
     plugin: str
     """The entry point that added it."""
@@ -96,6 +96,17 @@ class Registry:
     ) -> None:
         """Offer a transport. Parameters and errors as with :meth:`add_storage`."""
         self._add("transport", name, create, config_class, summary)
+
+    def add_listener(
+        self,
+        name: str,
+        create: Callable[[Any], Listener],
+        *,
+        config_class: type[Any],
+        summary: str,
+    ) -> None:
+        """Offer the accepting end of a transport. As with :meth:`add_storage`."""
+        self._add("listener", name, create, config_class, summary)
 
     def offers(self, kind: str) -> tuple[Offer, ...]:
         """All offers of a kind, by name."""
