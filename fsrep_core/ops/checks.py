@@ -27,7 +27,7 @@ __all__ = ["Chosen", "check_choice", "check_jobs", "repeated_names"]
 
 SIDES = ("sender", "receiver")
 KINDS = ("transport", "storage")
-_OTHER_KIND = {"transport": "storage", "storage": "transport"}
+_OTHER_KIND = {"transport": "storage", "storage": "transport", "listener": "transport"}
 
 
 @attrs.frozen

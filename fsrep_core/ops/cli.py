@@ -77,6 +77,26 @@ def _jobs_argument(command: CommandT) -> CommandT:
     )
 
 
+def _certificates_option(command: CommandT) -> CommandT:
+    return click.option(
+        "--directory",
+        metavar="DIRECTORY",
+        type=click.Path(path_type=Path),
+        default=Path(),
+        help="Where the CA and the certificates are. Default: this directory.",
+    )(command)
+
+
+def _days_option(default: int) -> Callable[[CommandT], CommandT]:
+    return click.option(
+        "--days",
+        metavar="NUMBER",
+        type=click.IntRange(min=1, max=36500),
+        default=default,
+        help=f"How long the certificate is valid. Default: {default}.",
+    )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
@@ -260,6 +280,65 @@ def authorized_key(name: str, key: Path | None, config: Path | None) -> int:
     from fsrep_core.ops.commands.ssh import authorized_key as work
 
     return work(name, key, config)
+
+
+@cli.command()
+@_config_option
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default="console",
+    help="How the log on standard error is written. Default: console.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    default="info",
+    help="Which lines it has. Default: info.",
+)
+def serve(config: Path | None, *, log_format: str, log_level: str) -> int:
+    """Serve the clients of the configuration, until SIGTERM or SIGINT."""
+    from fsrep_core.ops.commands.serve import serve as work
+
+    return work(config, log_format=log_format, log_level=log_level)
+
+
+@cli.group()
+def tls() -> None:
+    """Make certificates for hosts that reach each other over TLS."""
+
+
+@tls.command()
+@_certificates_option
+@_days_option(3650)
+def ca(directory: Path, days: int) -> int:
+    """Make a CA: its certificate vouches for the certificates of all hosts."""
+    from fsrep_core.ops.commands.tls import ca as work
+
+    return work(directory, days=days)
+
+
+@tls.command()
+@click.argument("name")
+@click.option(
+    "--also",
+    metavar="NAME",
+    multiple=True,
+    help="A further name or address of the host; may be given several times.",
+)
+@_certificates_option
+@_days_option(365)
+@click.option(
+    "--renew",
+    "anew",
+    is_flag=True,
+    help="Replace the certificate by one for the same key and names.",
+)
+def issue(name: str, also: tuple[str, ...], directory: Path, *, days: int, anew: bool) -> int:
+    """Issue a certificate for the host NAME, with the CA of the same directory."""
+    from fsrep_core.ops.commands.tls import issue as work
+
+    return work(name, also, directory, days=days, anew=anew)
 
 
 @cli.command()

@@ -35,8 +35,9 @@ __all__ = [
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """A job names cursors and holds, so its name must suit every storage."""
 
-TABLES = ("job", "identity")
-"""What a file may hold. Jobs are read here, the serving side in :mod:`fsrep_core.ops.serving`."""
+TABLES = ("job", "identity", "serve")
+"""What a file may hold. Jobs are read here, the serving side in :mod:`fsrep_core.ops.serving`
+and :mod:`fsrep_core.ops.serve_config`."""
 
 _CONCURRENCY_LIMIT = 64
 
@@ -208,7 +209,7 @@ def _table_advice(key: str) -> str | None:
         return "it belongs into a job: put it below a line [[job]]"
     for name in TABLES:
         if name in key:
-            return f"did you mean [[{name}]]?"
+            return "did you mean [serve]?" if name == "serve" else f"did you mean [[{name}]]?"
     return "a file consists of [[job]] tables, and of [[identity]] tables where it serves"
 
 

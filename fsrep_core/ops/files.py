@@ -19,6 +19,7 @@ import attrs
 
 from fsrep_core.errors import ConfigError
 from fsrep_core.ops.config import JobConfig, parse_config, read_tables, unknown_tables
+from fsrep_core.ops.serve_config import ServeConfig, check_serve, parse_serve
 from fsrep_core.ops.serving import ServingConfig, check_identities, parse_serving
 from fsrep_core.runtime.options import OptionsError
 
@@ -42,7 +43,9 @@ class Config:
     jobs: tuple[JobConfig, ...]
     """The ``[[job]]`` tables, in their order."""
     serving: ServingConfig
-    """Everything else in it."""
+    """The clients that are served."""
+    serve: ServeConfig | None
+    """The table ``[serve]``, where there is one."""
 
 
 class ConfigFileError(ConfigError):
@@ -100,9 +103,11 @@ def load_config(path: Path, registry: Registry) -> Config:
     raw_identities = tables.get("identity")
     if isinstance(raw_identities, list):
         mistakes += check_identities(raw_identities, registry)
+    serve, more_mistakes = parse_serve(tables)
+    mistakes += more_mistakes + check_serve(tables.get("serve"), registry)
     if mistakes:
         raise ConfigFileError(path, [str(mistake) for mistake in mistakes])
-    return Config(jobs=tuple(jobs), serving=serving)
+    return Config(jobs=tuple(jobs), serving=serving, serve=serve)
 
 
 def load_serving(path: Path) -> ServingConfig:

@@ -32,7 +32,7 @@ from fsrep_core.runtime.context import bound
 if TYPE_CHECKING:
     from fsrep_core.values import Problem
 
-__all__ = ["LEVELS", "Line", "LogListener", "line_of"]
+__all__ = ["LEVELS", "Line", "LogListener", "line_of", "problem_fields"]
 
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
@@ -66,7 +66,7 @@ def _planned(event: FilesystemPlanned) -> Line:
     }
     if replication.problem is None:
         return Line("debug", "filesystem planned", facts)
-    return Line("error", "conflict", facts | _problem_fields(replication.problem))
+    return Line("error", "conflict", facts | problem_fields(replication.problem))
 
 
 def _state_changed(event: RunStateChanged) -> Line:
@@ -74,7 +74,7 @@ def _state_changed(event: RunStateChanged) -> Line:
     if event.problem is None or event.sleep_seconds is None:
         return Line("debug", "run state changed", facts)
     facts["sleep_seconds"] = round(event.sleep_seconds, 1)
-    return Line("warning", "run waits", facts | _problem_fields(event.problem))
+    return Line("warning", "run waits", facts | problem_fields(event.problem))
 
 
 def _step_fields(event: StepStarted | StepFinished) -> dict[str, Any]:
@@ -86,7 +86,8 @@ def _step_fields(event: StepStarted | StepFinished) -> dict[str, Any]:
     }
 
 
-def _problem_fields(problem: Problem) -> dict[str, Any]:
+def problem_fields(problem: Problem) -> dict[str, Any]:
+    """Give what a line says of a problem."""
     return {
         "problem": problem.message,
         "kind": problem.kind,
@@ -99,7 +100,7 @@ def _step_finished(event: StepFinished) -> Line:
     step = event.step
     fields = _step_fields(event) | {"bytes": step.transferred_bytes, "resumed": step.resumed}
     if step.problem is not None:
-        return Line("warning", "step failed", fields | _problem_fields(step.problem))
+        return Line("warning", "step failed", fields | problem_fields(step.problem))
     if step.started_at is not None and step.finished_at is not None:
         fields["seconds"] = round(step.finished_at - step.started_at, 3)
     return Line("info", "step finished", fields)
@@ -116,7 +117,7 @@ def _run_finished(event: RunFinished) -> Line:
     if event.interrupted:
         return Line("warning", "run interrupted", fields)
     if report.problem is not None:
-        return Line("error", "run failed", fields | _problem_fields(report.problem))
+        return Line("error", "run failed", fields | problem_fields(report.problem))
     return Line("info", "run finished", fields)
 
 

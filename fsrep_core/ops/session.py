@@ -12,6 +12,7 @@ import attrs
 from fsrep_core.errors import ConfigError
 from fsrep_core.ops.config import JobConfig
 from fsrep_core.ops.files import find_config, load_config
+from fsrep_core.ops.serve_config import ServeConfig
 from fsrep_core.ops.serving import ServingConfig
 from fsrep_core.runtime.options import nearest
 from fsrep_core.runtime.registry import Registry, load_plugins
@@ -34,7 +35,9 @@ class Session:
     registry: Registry
     jobs: tuple[JobConfig, ...]
     serving: ServingConfig
-    """The serving side of the file."""
+    """The clients that are served."""
+    serve: ServeConfig | None
+    """Where to listen for them."""
 
 
 def open_session(
@@ -55,7 +58,13 @@ def open_session(
         if name not in known:
             raise ConfigError(f'{path}: there is no job "{name}"', hint=nearest(name, known))
     chosen = [known[name] for name in dict.fromkeys(job_names)] or config.jobs
-    return Session(config_path=path, registry=registry, jobs=tuple(chosen), serving=config.serving)
+    return Session(
+        config_path=path,
+        registry=registry,
+        jobs=tuple(chosen),
+        serving=config.serving,
+        serve=config.serve,
+    )
 
 
 def job_settings(job: JobConfig) -> JobSettings:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from fsrep_core import reports, values
-from fsrep_core.ops import config, serving
+from fsrep_core.ops import config, serve_config, serving
 from fsrep_core.ops.cli import cli
 from fsrep_core.ops.commands.check import Finding
 from fsrep_core.ops.commands.versions import Comparison
@@ -22,6 +22,7 @@ from fsrep_core.quantities import format_duration
 from fsrep_core.runtime.options import describe_type
 from fsrep_core.runtime.registry import PluginStatus, load_plugins
 from fsrep_directory.storage import DirectoryConfig
+from fsrep_tls.config import TlsConfig, TlsListenerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIGURATION = (DOCS / "reference/configuration.md").read_text(encoding="utf-8")
@@ -73,7 +74,10 @@ def default_of(field) -> str:
     [
         ("`[[job]]`", config.JobConfig),
         ("`[[identity]]`", serving.IdentityConfig),
+        ("`[serve]`", serve_config.ServeConfig),
         ("storage `directory`", DirectoryConfig),
+        ("transport `tls`", TlsConfig),
+        ("listener `tls`", TlsListenerConfig),
     ],
 )
 def test_every_key_type_and_default_is_documented(heading, config_class):

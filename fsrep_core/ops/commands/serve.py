@@ -1,0 +1,184 @@
+"""``fsrep serve``: serve the clients of the configuration, until a signal ends it.
+
+The first signal stops it gracefully: no new connection is accepted, operations that go on
+may finish for as long as the configuration says, and what is cut after that goes on where
+it was when its client tries again. The second signal cuts it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from fsrep_core.errors import ConfigError, FsrepError, PermissionDeniedError
+from fsrep_core.ops.expiries import expiry_warnings
+from fsrep_core.ops.logs import Line, LogListener, problem_fields
+from fsrep_core.ops.serve_config import ServeConfig
+from fsrep_core.ops.serving import make_admission
+from fsrep_core.ops.session import open_session
+from fsrep_core.ops.signals import Interruption, interruptible
+from fsrep_core.runtime.options import structure_options
+from fsrep_core.runtime.remote.reception import Admitted, Left, Limits, Reception
+from fsrep_core.runtime.remote.server import Admission, Served, Service
+from fsrep_core.transports import Listener
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsrep_core.ops.session import Session
+
+__all__ = ["serve"]
+
+EXIT_CUT = 1
+"""Something had to be cut after the time that a stop may take."""
+
+
+@attrs.define(eq=False)
+class _Server:
+    """What is served, and where."""
+
+    config: ServeConfig
+    listeners: Sequence[Listener]
+    admissions: dict[str, Admission]
+    log: LogListener
+
+    async def run(self) -> int:
+        """Serve until a signal; the exit status says whether everything could finish.
+
+        :raises ConfigError: it cannot listen as configured
+        """
+        failed: FsrepError | None = None
+        finished = False
+        async with interruptible() as interruption:
+            try:
+                finished = await self._serve(interruption)
+            except FsrepError as error:  # raised below, outside the nursery
+                failed = error
+        if failed is not None:
+            raise failed
+        self.log.write(Line("info", "stopped", {"finished": finished}))
+        return 0 if finished else interruption.exit_status or EXIT_CUT
+
+    async def _serve(self, interruption: Interruption) -> bool:
+        """Serve until a signal; tell whether everything that went on could finish."""
+        service = Service(on_served=self._tell_served)
+        failed: FsrepError | None = None
+        async with trio.open_nursery() as serving:
+            accepting = trio.CancelScope()
+            interruption.end_cleanly = partial(self._stop, service, accepting, serving)
+            try:
+                await self._accept(accepting, self._reception(serving, service))
+            except FsrepError as error:  # raised below, outside the nursery
+                failed = error
+        if failed is not None:
+            raise failed
+        return not serving.cancel_scope.cancelled_caught
+
+    async def _accept(self, accepting: trio.CancelScope, reception: Reception) -> None:
+        """Accept connections, at all listeners, until cancelled."""
+        failed: FsrepError | None = None
+        with accepting:
+            async with trio.open_nursery() as nursery:
+                try:
+                    for listener in self.listeners:
+                        for address in await nursery.start(listener.serve, reception.welcome):
+                            self.log.write(Line("info", "listening", {"address": address}))
+                except FsrepError as error:  # raised below, outside the nursery
+                    failed = error
+                    nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+
+    def _reception(self, serving: trio.Nursery, service: Service) -> Reception:
+        return Reception(
+            serving,
+            self._admission_of,
+            limits=Limits(
+                connections=self.config.connections,
+                handshakes=self.config.handshakes,
+                handshake_seconds=self.config.handshake_timeout_seconds,
+            ),
+            service=service,
+            tell=self._tell_visit,
+        )
+
+    def _stop(self, service: Service, accepting: trio.CancelScope, serving: trio.Nursery) -> None:
+        self.log.write(Line("info", "stopping"))
+        accepting.cancel()
+        service.stopping.set()
+        serving.cancel_scope.deadline = trio.current_time() + self.config.stop_timeout_seconds
+
+    def _admission_of(self, identity: str) -> Admission:
+        admission = self.admissions.get(identity)
+        if admission is None:
+            raise PermissionDeniedError(
+                f'this server does not know "{identity}"',
+                local=False,
+                hint="write an [[identity]] of that name into its configuration",
+            )
+        return admission
+
+    def _tell_visit(self, visit: Admitted | Left) -> None:
+        fields: dict[str, Any] = {"identity": visit.identity, "address": visit.address}
+        if isinstance(visit, Admitted):
+            self.log.write(Line("info", "connection opened", fields))
+            return
+        fields["seconds"] = round(visit.seconds, 3)
+        if visit.problem is None:
+            self.log.write(Line("info", "connection closed", fields))
+        else:
+            fields |= problem_fields(visit.problem)
+            self.log.write(Line("warning", "connection failed", fields))
+
+    def _tell_served(self, served: Served) -> None:
+        fields: dict[str, Any] = {
+            "identity": served.identity,
+            "operation": served.operation,
+            "filesystem": served.filesystem,
+            "seconds": round(served.seconds, 3),
+        }
+        if served.operation in {"send", "receive"}:
+            fields["bytes"] = served.stream_bytes
+        if served.problem is None:
+            self.log.write(Line("info", "operation done", fields))
+        else:
+            fields |= problem_fields(served.problem)
+            self.log.write(Line("warning", "operation failed", fields))
+
+
+def serve(config_path: Path | None, *, log_format: str, log_level: str) -> int:
+    """Serve until a signal; give the exit status."""
+    session = open_session(config_path, (), jobs_needed=False)
+    if session.serve is None:
+        raise ConfigError(
+            f"{session.config_path}: there is no table [serve]",
+            hint="it says where to listen, in a [[serve.listener]]",
+        )
+    if not session.serving.identities:
+        raise ConfigError(
+            f"{session.config_path}: nobody is served",
+            hint="write one or more tables that begin with [[identity]]",
+        )
+    log = LogListener(log_format, log_level)
+    listeners = [_listener(session, index) for index in range(len(session.serve.listeners))]
+    admissions = {
+        each.name: make_admission(each, session.registry) for each in session.serving.identities
+    }
+    for listener in listeners:
+        for warning in expiry_warnings(listener.expiries()):
+            log.write(Line("warning", warning))
+    server = _Server(session.serve, listeners, admissions, log)
+    return trio.run(server.run)
+
+
+def _listener(session: Session, index: int) -> Listener:
+    assert session.serve is not None  # noqa: S101  (the caller has looked)
+    choice = session.serve.listeners[index]
+    offer = session.registry.find("listener", choice.name)
+    where = f"serve.listener[{index}]"
+    listener: Listener = offer.create(structure_options(offer.config_class, choice.options, where))
+    return listener
