@@ -27,7 +27,7 @@ RUNS_NOX = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = SUPPORTED if RUNS_NOX in SUPPORTED else [*SUPPORTED, RUNS_NOX]
 
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
-NEEDS_REAL_FILESYSTEM = "btrfs"
+SPREAD = ["-n", "auto", "--dist", "worksteal", "--durations=10", "--durations-min=5"]
 CORE_COVERAGE_PERCENT = 95
 
 measured: list[nox.Session] = []
@@ -61,23 +61,22 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests that need no filesystem of their own; arguments go to pytest."""
     session.install(".", *group("test"))
-    if measured or session.posargs:
-        everything = ["-m", f"not proof and not {NEEDS_REAL_FILESYSTEM}", "-n", "auto"]
-        session.run("pytest", *(session.posargs or everything), env=INSTALLED_ONLY)
+    if session.posargs:
+        session.run("pytest", *session.posargs, env=INSTALLED_ONLY)
+        return
+    if measured:
+        session.run("pytest", *SPREAD, "-m", "not proof and not btrfs", env=INSTALLED_ONLY)
         return
 
     measured.append(session)
-    everything = ["-m", f"not {NEEDS_REAL_FILESYSTEM}", "-n", "auto"]
+    measure = ["coverage", "run", "-m", "pytest", *SPREAD, "-m", "not proof and not btrfs"]
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *everything, env=INSTALLED_ONLY)
+    session.run(*measure, env=INSTALLED_ONLY)
     session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report", "--skip-covered", "--omit=*/fsrep_core/*")
-    session.run(
-        "coverage",
-        "report",
-        "--include=*/fsrep_core/*",
-        f"--fail-under={CORE_COVERAGE_PERCENT}",
-    )
+    session.run("coverage", "report", "--omit=*/fsrep_core/*")
+    core = ["--include=*/fsrep_core/*", f"--fail-under={CORE_COVERAGE_PERCENT}"]
+    session.run("coverage", "report", *core)
+    session.run("pytest", *SPREAD, "-m", "proof and not btrfs", env=INSTALLED_ONLY)
 
 
 @nox.session
