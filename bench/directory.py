@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -77,13 +76,17 @@ class Bench:
             folder.mkdir(parents=True)
             for file in range(FILES_PER_DIRECTORY):
                 self.write(folder / f"file-{file:03}")
-        self.receiver = path / "receiver"
+        self.receiver = self.extracted = path
         self.config = path / "fsrep.toml"
         self.create("create_first_seconds")
 
     def round(self, number: int) -> None:
         """Everything once: full copies into nothing, then one percent changed."""
+        # Removing a copy takes as long as making it; that waits until the end.
+        self.receiver = self.path / f"receiver-{number}"
         self.receiver.mkdir()
+        self.extracted = self.path / f"tar-{number}"
+        self.extracted.mkdir()
         self.config.write_text(
             CONFIG.format(sender=self.live.parent, receiver=self.receiver), encoding="utf-8"
         )
@@ -97,8 +100,6 @@ class Bench:
         incremental = [("fsrep_incremental", self.fsrep), ("rsync", self.rsync)]
         for name, contender in incremental if number % 2 else incremental[::-1]:
             self.measure(name, contender)
-        for copy in ("receiver", "tar", "rsync"):
-            shutil.rmtree(self.path / copy)
 
     def figures(self) -> dict[str, object]:
         """The medians, and the ratios of what was measured in the same round."""
@@ -136,12 +137,12 @@ class Bench:
 
     def tar(self) -> None:
         """Copy by tar | tar."""
-        target = self.path / "tar"
-        target.mkdir()
         with subprocess.Popen(
             ["tar", "-C", self.live, "-cf", "-", "."], stdout=subprocess.PIPE
         ) as maker:
-            subprocess.run(["tar", "-C", target, "-xf", "-"], stdin=maker.stdout, check=True)
+            subprocess.run(
+                ["tar", "-C", self.extracted, "-xf", "-"], stdin=maker.stdout, check=True
+            )
         assert maker.returncode == 0
 
     def rsync(self) -> None:
