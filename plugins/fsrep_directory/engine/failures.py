@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "from_os_error", "quoted"]
 
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Failure(Exception):  # noqa: N818  (what is raised is what is reported)
@@ -75,6 +75,9 @@ def from_os_error(error: OSError, attempted: str) -> Failure:
         return Failure("out-of-space", message, hint=hint)
     if error.errno in _FORBIDDEN:
         hint = "run as the owner of these files, or as root"
+        return Failure("permission-denied", message, hint=hint)
+    if error.errno == errno.EROFS:
+        hint = "mount that filesystem for writing, then run again"
         return Failure("permission-denied", message, hint=hint)
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         hint = "directories are nested deeper than the limit of open files (ulimit -n) allows"

@@ -7,7 +7,8 @@ manifest goes with them, and how much of a file that is under way.
 
 A mark in the page cache outlives the process, not a loss of power. So every mark names
 the boot it was made in, and now and then one is made durable together with all that it
-speaks of. After another boot only the durable one counts.
+speaks of. After another boot only the durable one counts. By then ``file`` may hold the
+record of a later file, so the durable mark brings its own.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Mark(NamedTuple):
     content: int = 0
     """Bytes of content of the file under way, whose record is kept as ``file``; 0 = none."""
     boot: str = ""
+    record: str = ""
+    """In a durable mark, the record of that file, a character for each byte."""
 
 
 def boot_id() -> str:
@@ -114,6 +117,10 @@ class Partial:
         with open(f"{self.path}/{name}", "rb") as file:
             return file.read()
 
+    def record_under_way(self, mark: Mark) -> bytes:
+        """The record of the file that a mark with content speaks of."""
+        return mark.record.encode("latin-1") or self.read("file")
+
     def keep(self, name: str, content: bytes) -> None:
         """Keep bytes that a mark will speak of."""
         write_private(f"{self.path}/{name}", content)
@@ -132,7 +139,9 @@ class Partial:
         self._written = mark
         if time.monotonic() - self._durable_at > _DURABLE_SECONDS:
             sync_filesystem(self._mark_file)
-            write_durably(f"{self.path}/durable", content)
+            record = self.read("file").decode("latin-1") if mark.content else ""
+            durable = json.dumps(mark._replace(record=record)).encode()
+            write_durably(f"{self.path}/durable", durable)
             self._durable_at = time.monotonic()
 
     def sync(self) -> None:

@@ -43,9 +43,13 @@ def receive(
     check_version_name(request["name"])
     with ExitStack() as stack:
         stack.enter_context(store.locked())
-        there = store.find(request["to_guid"], kind=SNAPSHOT)
-        if there:
-            return {"version": there._asdict(), "warnings": []}
+        if store.find(request["to_guid"], kind=SNAPSHOT):
+            # It was not when this step began, so the stream is on its way and nobody wants it.
+            raise Failure(
+                "busy",
+                f"{store.name!r} has just received @{request['name']} from another process",
+                hint="run again: there is nothing left to send",
+            )
         store.clean()
         leaving = _check_state(store, request)
         base = None

@@ -178,7 +178,7 @@ class Receiver:
         self._members = mark.members
         self._mark = mark
         if mark.content:
-            entry = parse_record(self._partial.read("file"))
+            entry = parse_record(self._partial.record_under_way(mark))
             folder, name = self._place(entry.path)
             descriptor = os.open(
                 name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.descriptor

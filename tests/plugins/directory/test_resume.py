@@ -145,6 +145,31 @@ def test_a_durable_mark_is_gone_on_from_after_a_loss_of_power(prepared, monkeypa
     laboratory.check(second)
 
 
+@pytest.mark.usefixtures("small_reads")
+def test_a_durable_mark_in_a_file_is_gone_on_from_when_a_later_file_had_begun(
+    laboratory, monkeypatch
+):
+    laboratory.write("a-large", os.urandom(300_000))
+    laboratory.write("b-large", os.urandom(300_000))
+    version, _ = laboratory.create("v1")
+    data = laboratory.stream(version)
+    monkeypatch.setattr(partial_module, "_DURABLE_SECONDS", 0.0)
+    with pytest.raises(Failure):
+        laboratory.receive(data[:200_000], version)
+    durable = json.loads(laboratory.token())["offset"]
+    monkeypatch.setattr(partial_module, "_DURABLE_SECONDS", 1e9)
+    token = laboratory.token()
+    with pytest.raises(Failure):
+        laboratory.receive(data[durable:500_000], version, token=token)
+    assert json.loads(laboratory.token())["offset"] > 400_000
+    monkeypatch.setattr(partial_module, "boot_id", lambda: "another boot")
+    token = laboratory.token()
+
+    assert json.loads(token)["offset"] == durable
+    laboratory.receive(data[durable:], version, token=token)
+    laboratory.check(version)
+
+
 def test_a_partial_is_not_lost_unless_the_request_says_so(prepared):
     laboratory, first, second, data = prepared
     token = cut_at(laboratory, first, second, data, 200_000)

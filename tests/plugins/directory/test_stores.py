@@ -1,5 +1,6 @@
 """The layout on disk: names, versions, cursors, locks, destroying."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,7 +8,7 @@ import os
 import pytest
 
 from fsrep_directory.engine.cursor import move_cursor, read_cursor
-from fsrep_directory.engine.failures import Failure
+from fsrep_directory.engine.failures import Failure, from_os_error
 from fsrep_directory.engine.inventory import inventory
 from fsrep_directory.engine.names import check_filesystem, check_version_name
 
@@ -119,14 +120,6 @@ def test_orders_grow_on_each_side(laboratory):
         versions[0].guid,
         versions[2].guid,
     ]
-
-
-def test_a_received_version_is_not_received_again(laboratory):
-    version, _ = laboratory.create("v1")
-    laboratory.replicate(version)
-    answer = laboratory.receive(b"", version)
-
-    assert answer["version"]["guid"] == version.guid
 
 
 def test_newer_versions_block_unless_they_may_go(laboratory):
@@ -300,3 +293,23 @@ def test_a_lock_does_not_outlive_its_holder(laboratory):
     facts = json.loads(laboratory.listed("sender").versions[0].to_json())
 
     assert facts["name"] == "v1"
+
+
+def test_a_stream_that_another_process_made_needless_is_refused_for_now(laboratory):
+    laboratory.write("file", b"x" * 500_000)
+    version, _ = laboratory.create("v1")
+    laboratory.replicate(version)
+    with pytest.raises(Failure) as caught:
+        laboratory.replicate(version)
+
+    # Taken for a success, the engine's end would look like that of one that broke.
+    assert caught.value.kind == "busy"
+    assert laboratory.names("receiver") == ["@v1"]
+
+
+def test_a_filesystem_that_is_mounted_read_only_is_called_so():
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS), "/srv/backup")
+    failure = from_os_error(error, "making a version")
+
+    assert "mount" in failure.hint
+    assert failure.message == "making a version: Read-only file system (/srv/backup)"
