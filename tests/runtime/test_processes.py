@@ -11,6 +11,8 @@ import math
 import os
 import random
 import signal
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -431,12 +433,33 @@ async def test_start_refused_by_the_kernel(number, temporary, monkeypatch, expla
     assert caught.value.local is False
 
 
-async def test_terminal_s_signals_do_not_reach_children(explain_failure):
-    """A child leads its own session, so only fsrep hears Ctrl-C, and decides."""
-    output = await run_process(["cat", "/proc/self/stat"], explain=explain_failure)
+PRINT_PLACE_OF_A_CHILD = """
+import os, sys, trio
+from fsrep_core import run_process
+for terminal in sys.argv[1:]:
+    os.open(terminal, os.O_RDWR)  # who leads a session and opens one, is controlled by it
+output = trio.run(lambda: run_process(["cat", "/proc/self/stat"], explain=None))
+pid, _, _, _, group, session = output.stdout.split()[:6]
+print(group == pid, session == pid)
+"""
 
-    pid, _, _, _, group, session = output.stdout.split()[:6]
-    assert pid == group == session
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["unattended", "terminal"])
+def test_terminal_s_signals_do_not_reach_children(terminal):
+    """A child leads a group, so only fsrep hears Ctrl-C. It cannot ask at the terminal."""
+    controller, follower = os.openpty()
+    result = subprocess.run(
+        [sys.executable, "-c", PRINT_PLACE_OF_A_CHILD, *([os.ttyname(follower)] * terminal)],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        check=True,
+        timeout=30,
+    )
+    os.close(controller)
+    os.close(follower)
+
+    assert result.stdout.decode().split() == ["True", str(terminal)]
 
 
 # Ending
