@@ -20,6 +20,7 @@ __all__ = [
     "list_versions",
     "name_taken",
     "no_common_ancestor",
+    "no_such_filesystem",
     "nothing_to_send",
     "stale_token",
 ]
@@ -34,6 +35,15 @@ def list_versions(versions: Sequence[Version]) -> str:
         return ", ".join(version.relative_name for version in versions)
     hidden = len(versions) - 2
     return f"{versions[0].relative_name}, {hidden} more, {versions[-1].relative_name}"
+
+
+def no_such_filesystem() -> Conflict:
+    """The job names a filesystem that the sender does not have."""
+    return Conflict(
+        kind=ConflictKind.NO_SUCH_FILESYSTEM,
+        message="the sender has no filesystem of this name",
+        hint="mount or restore it, correct its name, or take it out of the job",
+    )
 
 
 def nothing_to_send(bookmarks: Sequence[Version]) -> Conflict:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from fsrep_core.planning.conflicts import no_such_filesystem
 from fsrep_core.planning.filesystem import plan_filesystem
 from fsrep_core.planning.patterns import Selection, select
 from fsrep_core.planning.plan import FilesystemPlan, Plan
@@ -29,7 +30,9 @@ def make_plan(
     """Plan every filesystem of the sender that the patterns select.
 
     What only holds children on the sender has nothing to replicate and no plan; the
-    receiver makes its own where it needs one.
+    receiver makes its own where it needs one. What the patterns name without wildcards
+    and the sender has not is a conflict: a disk that is not mounted must not look like
+    one with nothing to do.
 
     :raises InvalidRequestError: a pattern cannot be used
     """
@@ -52,6 +55,9 @@ def make_plan(
             receiver_capabilities=receiver.capabilities,
         )
         plans.append(_after_parent(plan, missing))
+    plans += [
+        FilesystemPlan(filesystem=name, conflict=no_such_filesystem()) for name in selection.absent
+    ]
     return Plan(filesystems=tuple(plans), warnings=_warnings(selection, len(senders)))
 
 
@@ -83,8 +89,9 @@ def _warnings(selection: Selection, sender_count: int) -> tuple[str, ...]:
         f"the pattern {text!r} "
         + ("takes nothing away" if text.startswith("!") else "matches no filesystem of the sender")
         for text in selection.idle_patterns
+        if text not in selection.absent  # those are conflicts
     ]
-    if not selection.names:
+    if not selection.names and not selection.absent:
         warnings.append(
             f"no filesystem is selected: the patterns leave nothing of the {sender_count} "
             "that the sender has"

@@ -62,6 +62,8 @@ class Selection:
 
     names: tuple[str, ...]
     """Sorted."""
+    absent: tuple[str, ...]
+    """Names that are meant, written without wildcards, and are not among the names. Sorted."""
     idle_patterns: tuple[str, ...]
     """The patterns that matched nothing, or took nothing away: probably mistakes."""
 
@@ -104,6 +106,7 @@ def select(patterns: Iterable[str], names: Iterable[str]) -> Selection:
     """
     remaining = sorted(set(names))
     selected: dict[str, bool] = dict.fromkeys(remaining, False)
+    absent: set[str] = set()
     idle: list[str] = []
     for pattern in map(parse_pattern, patterns):
         if pattern.literal is not None:
@@ -112,11 +115,16 @@ def select(patterns: Iterable[str], names: Iterable[str]) -> Selection:
             matched = [name for name in remaining if pattern.matches(name)]
         if pattern.excludes:
             matched = [name for name in matched if selected[name]]
+        if pattern.excludes:
+            absent = {name for name in absent if not pattern.matches(name)}
+        elif pattern.literal is not None and not matched:
+            absent.add(pattern.literal)
         if not matched:
             idle.append(pattern.text)
         selected.update(dict.fromkeys(matched, not pattern.excludes))
     return Selection(
         names=tuple(name for name, chosen in selected.items() if chosen),
+        absent=tuple(sorted(absent)),
         idle_patterns=tuple(idle),
     )
 

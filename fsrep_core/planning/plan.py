@@ -18,6 +18,8 @@ __all__ = ["Conflict", "ConflictKind", "FilesystemPlan", "Plan"]
 class ConflictKind(enum.Enum):
     """Why one filesystem cannot be replicated as things stand."""
 
+    NO_SUCH_FILESYSTEM = "no-such-filesystem"
+    """The job names a filesystem that the sender does not have."""
     NOTHING_TO_SEND = "nothing-to-send"
     """The sender has no snapshot."""
     INITIAL_FORBIDDEN = "initial-forbidden"

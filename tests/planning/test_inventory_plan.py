@@ -137,6 +137,22 @@ class TestWarnings:
 
         assert made.warnings == ("the pattern 'dosc/**' matches no filesystem of the sender",)
 
+    def test_name_that_the_sender_lacks_is_a_conflict_of_its_own(self):
+        made = plan(["docs"], patterns=["docs", "dosc", "gone", "!gone"])
+
+        assert [each.filesystem for each in made.filesystems] == ["docs", "dosc"]
+        assert made.filesystems[1].conflict.kind is ConflictKind.NO_SUCH_FILESYSTEM
+        assert made.warnings == (
+            "the pattern 'gone' matches no filesystem of the sender",
+            "the pattern '!gone' takes nothing away",
+        )
+
+    def test_sender_without_the_one_that_is_named_is_not_up_to_date(self):
+        made = plan([], patterns=["docs"])
+
+        assert not made.empty
+        assert made.warnings == ()
+
     def test_exclude_that_takes_nothing_away_is_named(self):
         made = plan(["docs"], patterns=["docs", "!docs/cache"])
 
