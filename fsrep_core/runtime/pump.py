@@ -4,17 +4,19 @@
 without a copy through this process. Where it cannot (neither end is a pipe, or the
 stream has no descriptor) bytes go through one buffer that is used again and again.
 
-The pump tries first and waits only when the kernel says that it must: between two busy
-processes most tries succeed, and a wait costs more than a try. So that other tasks get
-their turn while nothing makes it wait, it lets them run after every
-:data:`TURN_SECONDS` of uninterrupted moving.
+While bytes flow, the splicing loop borrows a thread, a turn at a time: a round through
+trio's loop for each piece would cost the processes at both ends a third of their speed
+where they compete for processors, and streams that run side by side would take turns on
+one. A stream that stands still has no thread; it is waited for as everything else is.
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import select
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,8 +29,11 @@ __all__ = ["PIECE_BYTES", "pump"]
 PIECE_BYTES = 1 << 20
 """The most that is moved at once: the largest pipe that an unprivileged process has."""
 
-TURN_SECONDS = 0.002
-"""How long the pump may keep the thread without letting other tasks run."""
+TURN_SECONDS = 0.02
+"""How long a turn in a thread lasts, and so how long cancelling may take."""
+
+COPY_TURN_SECONDS = 0.002
+"""How long the copy may keep trio's thread without letting other tasks run."""
 
 
 async def pump(stream: ByteStream, descriptor: int) -> int:
@@ -43,66 +48,106 @@ async def pump(stream: ByteStream, descriptor: int) -> int:
     :raises FsrepError: from the stream
     """
     await trio.lowlevel.checkpoint_if_cancelled()
-    limit = stream.piece_limit_bytes or PIECE_BYTES
-    piece_bytes = min(limit, PIECE_BYTES)
     moved_bytes, at_end = 0, False
     if stream.descriptor is not None:
-        moved_bytes, at_end = await _splice(stream, stream.descriptor, descriptor, piece_bytes)
+        moved_bytes, at_end = await _splice(stream, stream.descriptor, descriptor)
     if not at_end:
-        moved_bytes += await _copy(stream, descriptor, piece_bytes)
+        moved_bytes += await _copy(stream, descriptor)
     await stream.finish()
     return moved_bytes
 
 
-async def _splice(
-    stream: ByteStream, source: int, target: int, piece_bytes: int
-) -> tuple[int, bool]:
+class _Turn(enum.Enum):
+    """Why a turn ended."""
+
+    OVER = enum.auto()
+    BLOCKED = enum.auto()
+    AT_END = enum.auto()
+    REFUSED = enum.auto()
+    """The kernel will not splice these two, or not any more."""
+
+
+async def _splice(stream: ByteStream, source: int, target: int) -> tuple[int, bool]:
     """Move in the kernel; give the bytes moved and whether that was all of them.
 
-    Not all: the kernel will not splice these two (any more); what remains is in the stream.
+    If not, the kernel will not splice these two, and what remains is in the stream.
     """
-    ready = select.poll()
-    ready.register(source, select.POLLIN)
-    ready.register(target, select.POLLOUT)
+    limit = stream.piece_limit_bytes
+    piece_bytes, seconds = (PIECE_BYTES, TURN_SECONDS) if limit is None else (limit, 0)
+    # Of its own, so that it never waits for a thread that waits for these bytes.
+    limiter = trio.CapacityLimiter(1)
+    total_bytes = 0
+    while True:
+        moved_bytes, turn = await trio.to_thread.run_sync(
+            _take_turn, source, target, piece_bytes, seconds, limiter=limiter
+        )
+        if moved_bytes:
+            total_bytes += moved_bytes
+            await stream.moved(moved_bytes)
+        if turn in (_Turn.AT_END, _Turn.REFUSED):
+            return total_bytes, turn is _Turn.AT_END
+        if turn is _Turn.BLOCKED:
+            await _wait(source, target)
+
+
+def _take_turn(source: int, target: int, piece_bytes: int, seconds: float) -> tuple[int, _Turn]:
+    """Splice for some seconds, at least one piece; give the bytes moved. Runs in a thread.
+
+    Seconds are real ones, whatever trio's clock is: they bound how long a call blocks.
+    """
+    ends = time.monotonic() + seconds
     moved_bytes = 0
-    turn_ends = trio.current_time() + TURN_SECONDS
     while True:
         try:
             count_bytes = os.splice(source, target, piece_bytes, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
-            await _wait(ready, source, target)
-            turn_ends = trio.current_time() + TURN_SECONDS
-            continue
+            if not _unblocks(source, target, ends - time.monotonic()):
+                return moved_bytes, _Turn.BLOCKED
         except OSError as error:
             # EPIPE comes even if nothing is left to write; the copy tells that apart.
             if error.errno in (errno.EINVAL, errno.EPIPE):
-                return moved_bytes, False
+                return moved_bytes, _Turn.REFUSED
             raise
-        if count_bytes == 0:
-            return moved_bytes, True
-        moved_bytes += count_bytes
-        await stream.moved(count_bytes)
-        if trio.current_time() >= turn_ends:
-            await trio.lowlevel.checkpoint()
-            turn_ends = trio.current_time() + TURN_SECONDS
+        else:
+            if count_bytes == 0:
+                return moved_bytes, _Turn.AT_END
+            moved_bytes += count_bytes
+            if time.monotonic() >= ends:
+                return moved_bytes, _Turn.OVER
 
 
-async def _wait(ready: select.poll, source: int, target: int) -> None:
-    """Wait for the side that the kernel would have had to wait for."""
-    ready_now = {descriptor for descriptor, _ in ready.poll(0)}
-    if source not in ready_now:
+async def _wait(source: int, target: int) -> None:
+    """Wait for the side that the kernel would have had to wait for.
+
+    By now neither may be; the next turn will tell.
+    """
+    if not _is_ready(source, select.POLLIN):
         await trio.lowlevel.wait_readable(source)
-    elif target not in ready_now:
+    elif not _is_ready(target, select.POLLOUT):
         await trio.lowlevel.wait_writable(target)
-    else:
-        # Both became ready since the try.
-        await trio.lowlevel.checkpoint()
 
 
-async def _copy(stream: ByteStream, target: int, piece_bytes: int) -> int:
+def _unblocks(source: int, target: int, patience_seconds: float) -> bool:
+    """Whether the side that the kernel would have had to wait for gets ready in time."""
+    if patience_seconds <= 0:
+        return False
+    if _is_ready(source, select.POLLIN):
+        return _is_ready(target, select.POLLOUT, patience_seconds)
+    return _is_ready(source, select.POLLIN, patience_seconds)
+
+
+def _is_ready(descriptor: int, event: int, patience_seconds: float = 0) -> bool:
+    """Whether a descriptor is ready, or becomes so, or is broken, which the next try tells."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(patience_seconds * 1000))
+
+
+async def _copy(stream: ByteStream, target: int) -> int:
     """Move through a buffer, the stream's own; give the bytes moved."""
+    piece_bytes = min(stream.piece_limit_bytes or PIECE_BYTES, PIECE_BYTES)
     moved_bytes = 0
-    turn_ends = trio.current_time() + TURN_SECONDS
+    turn_ends = trio.current_time() + COPY_TURN_SECONDS
     while piece := await stream.receive_some(piece_bytes):
         with memoryview(piece) as view:
             written_bytes = 0
@@ -111,9 +156,9 @@ async def _copy(stream: ByteStream, target: int, piece_bytes: int) -> int:
                     written_bytes += os.write(target, view[written_bytes:])
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(target)
-                    turn_ends = trio.current_time() + TURN_SECONDS
+                    turn_ends = trio.current_time() + COPY_TURN_SECONDS
             moved_bytes += written_bytes
         if trio.current_time() >= turn_ends:
             await trio.lowlevel.checkpoint()
-            turn_ends = trio.current_time() + TURN_SECONDS
+            turn_ends = trio.current_time() + COPY_TURN_SECONDS
     return moved_bytes
