@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-ROUNDS = 1
+ROUNDS = 3
 FULL_BYTES = 2 << 30
 BASE_BYTES = 512 << 20
 CHANGE_BYTES = 20 << 20

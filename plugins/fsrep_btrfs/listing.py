@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import attrs
 
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = [
+    "INFORMATION_BYTES",
     "Mount",
     "Subvolume",
     "find_mount",
     "merge_listings",
+    "parse_information",
     "parse_list",
     "parse_show",
     "parse_version",
@@ -50,6 +54,13 @@ _ROW = re.compile(
 _ROW_BEGINS = re.compile(r"ID \d+ gen \d+ cgen \d+ top level ")
 
 _FIELD = re.compile(r"\t([A-Z][^:\n]*):[ \t]*([^\n]*)")
+
+_INFORMATION = struct.Struct("=Q256sQQQQ16s16s16sQQQQQIxxxxQ")
+"""Id, name, parent, directory, generation, flags, three UUIDs, transactions of the last
+change, creation, sending and receiving, times of the last change and of creation."""
+INFORMATION_BYTES = 504
+_READ_ONLY = 1 << 0
+"""The flag of the root item, which is another than that for setting it."""
 
 _MOUNT = re.compile(
     r"\S+ \S+ \S+ (?P<root>\S+) (?P<point>\S+) \S+(?: \S+)*? - (?P<type>\S+) (?P<source>\S+)"
@@ -196,6 +207,23 @@ def parse_show(text: str) -> Subvolume:
         raise StorageError(
             f"'btrfs subvolume show' answered what fsrep cannot read ({error!r}): {text[:2000]}"
         ) from error
+
+
+def parse_information(data: bytes, path: str) -> Subvolume:
+    """Parse the answer of ``BTRFS_IOC_GET_SUBVOL_INFO`` (``linux/btrfs.h``)."""
+    number, _, _, _, _, flags, *rest = _INFORMATION.unpack_from(data)
+    own, parent, received = (str(UUID(bytes=each)) if any(each) else None for each in rest[:3])
+    created_generation, seconds = rest[4], rest[-1]
+    return Subvolume(
+        id=number,
+        path=path,
+        uuid=own,
+        parent_uuid=parent,
+        received_uuid=received,
+        created_generation=created_generation,
+        readonly=bool(flags & _READ_ONLY),
+        created=float(seconds),
+    )
 
 
 def parse_version(text: str) -> tuple[int, int]:

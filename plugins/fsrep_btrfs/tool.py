@@ -6,12 +6,20 @@ are in English and times in UTC, whatever the host's settings.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
 import attrs
 
-from fsrep_btrfs.listing import merge_listings, parse_list, parse_show, parse_version
+from fsrep_btrfs.listing import (
+    INFORMATION_BYTES,
+    merge_listings,
+    parse_information,
+    parse_list,
+    parse_show,
+    parse_version,
+)
 from fsrep_btrfs.messages import Explanation
 from fsrep_core import feed_process, open_process_stream, run_process
 
@@ -23,6 +31,9 @@ if TYPE_CHECKING:
     from fsrep_core import ByteStream
 
 __all__ = ["BtrfsTool"]
+
+_GET_SUBVOLUME_INFORMATION = 0x81F8943C
+"""``BTRFS_IOC_GET_SUBVOL_INFO`` (``linux/btrfs.h``, since Linux 4.18)."""
 
 COLUMNS = ("-a", "-c", "-u", "-q", "-R")
 """Paths from the top level, generation at creation, and the three UUIDs."""
@@ -54,7 +65,15 @@ class BtrfsTool:
         return merge_listings(every, readonly, snapshots)
 
     async def show(self, path: str) -> Subvolume:
-        """Tell everything of one subvolume."""
+        """Tell everything of one subvolume.
+
+        The kernel tells it to whoever may open the subvolume, without a process. With sudo,
+        fsrep itself often may not.
+        """
+        try:
+            return parse_information(_information(path), path)
+        except PermissionError:
+            pass
         return parse_show(
             await self._run(f"looking at the subvolume {path}", "subvolume", "show", path)
         )
@@ -113,6 +132,16 @@ class BtrfsTool:
             [*self.command, *arguments], explain=Explanation(attempt), env=_environment()
         )
         return os.fsdecode(output.stdout)
+
+
+def _information(path: str) -> bytes:
+    buffer = bytearray(INFORMATION_BYTES)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, _GET_SUBVOLUME_INFORMATION, buffer)
+    finally:
+        os.close(descriptor)
+    return bytes(buffer)
 
 
 def _environment() -> dict[str, str]:

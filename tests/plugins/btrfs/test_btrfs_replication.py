@@ -8,6 +8,8 @@ import shutil
 import attrs
 import pytest
 
+from fsrep_btrfs.listing import parse_show
+from fsrep_btrfs.tool import BtrfsTool
 from fsrep_core import (
     Capabilities,
     ConflictError,
@@ -477,6 +479,35 @@ async def test_the_cursor_needs_a_version_to_move_to(sites, docs):
         await a.storage.replication_cursor(attrs.evolve(move, job="other"))
     with pytest.raises(VersionMissingError):
         await a.storage.replication_cursor(attrs.evolve(move, filesystem="other"))
+
+
+async def test_the_kernel_and_the_program_say_the_same(sites, docs, tools):
+    """Of a live subvolume, a snapshot, and a received one with and without a base."""
+    a, b, _ = sites
+    first = await a.snapshot("1")
+    await tools.replicate(a, b, first)
+    change(docs, "more")
+    await tools.replicate(a, b, await a.snapshot("2"), first)
+    program = BtrfsTool(("btrfs",))
+
+    for path in (docs, a.place("1"), b.place("1"), b.place("2")):
+        told = await program.show(str(path))
+        assert attrs.evolve(told, path="") == attrs.evolve(
+            parse_show(tools.btrfs("subvolume", "show", path)), path=""
+        )
+
+
+async def test_what_fsrep_may_not_open_the_program_is_asked_for(sites, docs, tools, monkeypatch):
+    """As with sudo, where a received subvolume may be readable for root only."""
+    a, b, _ = sites
+
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("fsrep_btrfs.tool._information", forbidden)
+    first = await a.snapshot("1")
+
+    assert (await tools.replicate(a, b, first)).guid == first.guid
 
 
 async def test_a_root_that_is_not_there_or_not_btrfs(sites, tmp_path):
