@@ -12,6 +12,7 @@ nothing was run; 130 and 143 ended by SIGINT and SIGTERM.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -358,10 +359,23 @@ def completion(shell: str) -> int:
 
 def main() -> None:
     """Run the command line and exit."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be any bytes
     sys.exit(_exit_status())
+
+
+def _replace_closed_streams() -> None:
+    """Stand in for standard streams that whoever started this has closed.
+
+    Otherwise the next files that are opened get their numbers, and what is meant for a
+    person is written there, or fails a run that succeeds.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  (stays open)
+            setattr(sys, name, stream)
 
 
 def _exit_status() -> int:

@@ -6,6 +6,8 @@ import importlib.metadata
 import io
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -423,3 +425,16 @@ def test_output_that_nobody_reads_is_no_traceback(fsrep, job, monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
 
     assert fsrep("plugins").status == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_whose_standard_streams_are_closed_replicates(fsrep, job, closed):
+    fsrep("snapshot", "--name", "one")
+    command = f'exec "$0" -c "from fsrep_core.ops.cli import main; main()" run {closed}'
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable], cwd=job.root, capture_output=True, check=False
+    )
+
+    assert ended.returncode == 0
+    assert b"Traceback" not in ended.stderr
+    assert job.received("docs", "one").is_dir()
