@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 
 from fsrep_core import StorageError
@@ -32,7 +30,7 @@ def sides(sender_faults=(), receiver_faults=(), **capabilities):
 async def test_a_preview_has_steps_and_sizes_and_changes_nothing(autojump_clock):
     (sender, receiver), endpoints = sides()
     sender.add_history("a", 3)
-    before = copy.deepcopy(sender.filesystems["a"].marks)
+    before = sender.versions("a")
 
     seen = await preview(SETTINGS, *endpoints)
 
@@ -40,7 +38,8 @@ async def test_a_preview_has_steps_and_sizes_and_changes_nothing(autojump_clock)
     assert len(a.steps) == len(seen.estimates["a"]) == 3
     assert all(isinstance(size, int) for size in seen.estimates["a"])
     assert receiver.filesystems == {}
-    assert sender.filesystems["a"].marks.keys() == before.keys()
+    assert sender.versions("a") == before
+    assert sender.filesystems["a"].cursors == {}
 
 
 async def test_a_size_that_cannot_be_learned_is_unknown_and_told(autojump_clock):
