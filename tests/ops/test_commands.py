@@ -380,7 +380,7 @@ def test_no_command_shows_what_there_is(fsrep):
 
 
 def test_a_defect_is_not_hidden(fsrep, job, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr("fsrep_core.ops.commands.check.open_session", fail)
@@ -390,7 +390,7 @@ def test_a_defect_is_not_hidden(fsrep, job, monkeypatch):
 
 
 def test_ctrl_c_before_anything_runs(fsrep, job, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fsrep_core.ops.commands.check.open_session", interrupt)
