@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["STEP_ACTIONS", "Attempt", "StepKey", "step_key", "step_label"]
 
 PROGRESS_INTERVAL_SECONDS = 0.5
+LONG_STEP_SECONDS = 2.0
+"""After this time, what is still being sent is worth an estimate."""
 
 StepKey: TypeAlias = tuple[str, str | None, str]
 """Filesystem, guid of the base, guid of the target."""
@@ -279,20 +281,29 @@ class Attempt:
         return moved
 
     async def _estimate(self) -> None:
-        """Learn the sizes of steps that have not begun, while work goes on."""
-        await estimate_steps(
-            self.settings,
-            self.sender,
-            self._steps_of_unknown_size(),
-            learn=self._learn,
-            warn=lambda filesystem, message: self.narrator.warn(message, filesystem=filesystem),
-        )
+        """Learn the sizes of steps, while work goes on.
 
-    def _steps_of_unknown_size(self) -> Iterator[tuple[tuple[str, Step], str, PlannedStep]]:
+        What has begun is asked about only when it turns out to be long: most steps are
+        over before an answer would come.
+        """
+        for begun, delay_seconds in ((False, 0.0), (True, LONG_STEP_SECONDS)):
+            await trio.sleep(delay_seconds)
+            await estimate_steps(
+                self.settings,
+                self.sender,
+                self._steps_of_unknown_size(begun=begun),
+                learn=self._learn,
+                warn=lambda filesystem, message: self.narrator.warn(message, filesystem=filesystem),
+            )
+
+    def _steps_of_unknown_size(
+        self, *, begun: bool
+    ) -> Iterator[tuple[tuple[str, Step], str, PlannedStep]]:
         for name, replication in self.machine.replications.items():
             for step in replication.pending_steps:
-                begun = step.started_at is not None or step.planned.mark_only
-                if not begun and step_key(name, step.planned) not in self.learned_sizes:
+                asked = begun == (step.started_at is not None) and not step.planned.mark_only
+                known = step.expected_bytes is not None
+                if asked and not known and step_key(name, step.planned) not in self.learned_sizes:
                     yield (name, step), name, step.planned
 
     def _learn(self, subject: tuple[str, Step], size_bytes: int | None) -> None:

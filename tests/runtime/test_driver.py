@@ -316,6 +316,29 @@ async def test_estimates_are_bounded_and_kept_and_unknown_stays_unknown(autojump
     assert sizes["h"] == report.replications[-1].transferred_bytes > 0
 
 
+@pytest.mark.parametrize(("seconds", "asked"), [(1, 0), (60, 1)])
+async def test_a_step_that_begins_at_once_is_estimated_if_it_takes_long(
+    world, autojump_clock, seconds, asked
+):
+    world.sender_store.add_history("a", 1)
+
+    async def slow(_request):
+        await trio.sleep(seconds)
+
+    async def no_size(_request, response):
+        await trio.lowlevel.checkpoint()
+        return attrs.evolve(response, size_bytes=None)
+
+    world.receiver.before["receive"] = slow
+    world.sender.after["send"] = no_size
+    report = await world.run()
+
+    assert world.sender.count("size_estimate") == asked
+    [replication] = report.replications
+    if asked:
+        assert replication.expected_bytes == replication.transferred_bytes > 0
+
+
 async def test_a_failed_estimate_costs_only_the_size(world, autojump_clock):
     world.sender_store.add_history("a", 3)
     world.sender.before["size_estimate"] = always(lambda: StorageError("no idea"))
