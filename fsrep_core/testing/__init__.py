@@ -11,6 +11,7 @@ from __future__ import annotations
 from fsrep_core.testing.laws import Deviations, Law, LawBook, LawBroken, Verdict
 from fsrep_core.testing.leaks import Resources, find_leaks, no_leaks, open_resources
 from fsrep_core.testing.probe import ProbeStorage
+from fsrep_core.testing.probing import reach_probe
 from fsrep_core.testing.storage_trial import StorageHarness, StorageMaker
 from fsrep_core.testing.storages import STORAGE_LAWS, check_storage
 from fsrep_core.testing.tampering import CutStream, HookedStream, PieceStream, drain
@@ -44,5 +45,6 @@ __all__ = [
     "find_leaks",
     "no_leaks",
     "open_resources",
+    "reach_probe",
     "read_tree",
 ]
