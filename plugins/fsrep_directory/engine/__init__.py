@@ -8,8 +8,8 @@ each other relatively and import nothing of fsrep.
 
 Who reads the tree from the top finds: ``names`` and ``records`` (what may be said),
 ``manifest`` (a version, said whole), ``store`` (where it lies), ``stream``, ``tar_write``
-and ``tar_read`` (how it travels), ``tree`` with ``attributes``, ``acl`` and ``extents``
-(how it is built), and one module for each thing that can be asked: ``create`` (with
-``walk`` and ``taking``), ``send``, ``receive`` (with ``receiving`` and ``partial``),
-``destroy``, ``cursor`` and ``inventory``.
+and ``tar_read`` (how it travels), ``tree`` with ``folders``, ``linking``, ``attributes``,
+``acl`` and ``extents`` (how it is built), and one module for each thing that can be asked:
+``create`` (with ``walk`` and ``taking``), ``send``, ``receive`` (with ``receiving`` and
+``partial``), ``destroy``, ``cursor`` and ``inventory``.
 """

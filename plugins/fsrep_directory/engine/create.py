@@ -17,11 +17,11 @@ import os
 from contextlib import ExitStack
 
 from .failures import Failure, from_os_error
+from .folders import open_directory, open_subdirectory
 from .names import check_version_name
 from .partial import make_staging, sync_filesystem
 from .removal import remove_tree
 from .store import SNAPSHOT, Root, StoredVersion, sync_directory, write_private
-from .tree import open_directory, open_subdirectory
 from .walk import Walk
 
 TYPE_CHECKING = False

@@ -3,7 +3,7 @@
 ``send REQUEST`` writes the stream to standard output. ``receive REQUEST VOUCHER`` reads
 its request from one descriptor and the stream from standard input, and commits only if a
 byte then comes from the other descriptor: the end of the input alone would say nothing.
-``estimate``, ``create`` and ``destroy`` read their request from standard input.
+``create`` and ``destroy`` read their request from standard input.
 Requests and answers are JSON. A failure is one line of JSON on standard error, and exit
 status 1; nothing else is written there.
 """
@@ -59,10 +59,6 @@ def _carry_out(command: str, *arguments: str) -> dict[str, Any] | None:
             request = json.load(file)
         return receive(request, 0, lambda: os.read(int(arguments[1]), 1) == b"+")
     request = json.load(sys.stdin.buffer)
-    if command == "estimate":
-        from .send import estimate
-
-        return estimate(request)
     if command == "create":
         from .create import create
 

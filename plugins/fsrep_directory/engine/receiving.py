@@ -13,11 +13,13 @@ import hashlib
 import json
 import math
 import os
+import re
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from .extents import read_pieces, spans_after
 from .failures import Failure, quoted
+from .folders import open_directory
 from .manifest import Manifest, compare
 from .names import check_component, check_target
 from .partial import Mark, Partial
@@ -34,20 +36,22 @@ from .records import (
 from .tar_format import END_MARK, FORMAT, START_MARK
 from .tar_read import Member, Source, read_member
 from .tar_write import END_BLOCKS, global_header
-from .tree import TreeBuilder, open_directory
+from .tree import TreeBuilder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .folders import Folder
     from .store import FilesystemStore, StoredVersion
-    from .tree import Folder
 
 __all__ = ["Promise", "Receiver"]
 
 _SLICE_BYTES = 1 << 20
 _SMALL_BYTES = 1 << 16
+_PLACES = re.compile(rb"^(?:([^\t\n]*)/)?([^/\t\n]*)\t(.)", re.MULTILINE)
+"""Parent, last component and kind of each record, as they are written."""
 
 
 class Promise(NamedTuple):
@@ -288,15 +292,19 @@ class Receiver:
             self._position = stop
 
     def _make_from_base(self, lines: bytes) -> None:
+        # This is the loop of an incremental receive, so it does little: one expression takes
+        # the lines apart, and a folder is looked for only when the parent changes.
         builder = self._builder
-        for line in lines.split(b"\n")[:-1]:
-            path, kind, _ = line.split(b"\t", 2)
+        current: bytes | None = None
+        whole = lines.removesuffix(b"\n").split(b"\n")
+        for line, (parent, name, kind) in zip(whole, _PLACES.findall(lines), strict=True):
             if kind == b"d":
                 self._make_directory(parse_record(line), in_base=True)
+                current = None
                 continue
-            if b"\\" in path:
-                path = unescape(path)
-            builder.link(builder.enter(path.rpartition(b"/")[0]), line)
+            if parent != current:
+                folder, current = builder.enter(unescape(parent)), parent
+            builder.link(folder, unescape(name) if b"\\" in name else name, line)
 
     def _make_directory(self, entry: Entry, *, in_base: bool) -> None:
         if entry.path == ROOT:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from .failures import from_os_error
-from .tree import open_directory, open_subdirectory
+from .folders import open_directory, open_subdirectory
 
 __all__ = ["remove_tree"]
 

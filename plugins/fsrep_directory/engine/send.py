@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 
 from .failures import Failure, from_os_error, quoted
+from .folders import open_directory, open_subdirectory
 from .manifest import Manifest
 from .partial import parse_token
 from .records import parse_extents, parse_record
@@ -13,7 +14,6 @@ from .store import SNAPSHOT, Root
 from .stream import changes, end_of_stream, start_of_stream, stream_identity, stream_size
 from .tar_format import padding
 from .tar_write import member_header, whiteout_header
-from .tree import open_directory, open_subdirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _manifest_path(store: FilesystemStore, version: StoredVersion) -> str:
     return f"{store.path}/{version.folder}/manifest"
 
 
-def estimate(request: dict[str, Any]) -> dict[str, Any]:
+def estimate(request: dict[str, Any]) -> int:
     """Say how many bytes :func:`send` would write for this request."""
     root = Root(request["root"])
     root.exists()
@@ -57,7 +57,7 @@ def estimate(request: dict[str, Any]) -> dict[str, Any]:
         size = stream_size(base, version, paths)
     except FileNotFoundError:
         raise _vanished(store) from None
-    return {"size_bytes": size - resume_offset(request, base, version)}
+    return size - resume_offset(request, base, version)
 
 
 def resume_offset(

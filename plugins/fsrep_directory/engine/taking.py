@@ -19,7 +19,8 @@ from .records import Entry, format_extents, format_xattrs, parse_extents, parse_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .tree import Folder, TreeBuilder
+    from .folders import Folder
+    from .tree import TreeBuilder
 
 __all__ = ["FileTaker", "Place", "index_key"]
 
@@ -84,7 +85,7 @@ class FileTaker:
             if not same:
                 os.unlink(place.name, dir_fd=place.folder.descriptor)
         if same:
-            self._builder.link(place.folder, known)
+            self._builder.link(place.folder, place.name, known)
         return entry, after if stable else None
 
     def _copy(self, source: int, place: Place, info: os.stat_result) -> Entry:

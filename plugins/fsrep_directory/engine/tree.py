@@ -4,74 +4,26 @@ A :class:`TreeBuilder` is driven in the order of a manifest. It holds the descri
 the directories that lead to where it stands, and makes every entry by its last component
 below one of them, without following a symbolic link. So nothing that a tree holds, or
 that a stream says, can lead out of it, and no path is too long.
-
-What a version shares with its base is linked from the base's tree. Those links, and the
-attributes of directories that must come after them, are made by a few threads: the
-kernel does the work while Python lets go of its lock, and two threads nearly double the
-rate. Each directory belongs to one thread, whose queue keeps its links before its
-attributes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import queue
 import stat
-import threading
 
 from .attributes import Restorer
-from .extents import copy_content, data_extents
 from .failures import Failure, quoted
-from .records import Entry, parse_record
+from .folders import Folder, create_file, open_subdirectory
+from .linking import Linker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Folder", "TreeBuilder", "open_directory", "open_subdirectory"]
+    from .records import Entry
 
-_WORKERS = 2
-_QUEUE_LIMIT = 64
-_BATCH_LIMIT = 256
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def open_directory(path: str) -> int:
-    """Open the directory at a path that is our own."""
-    return os.open(path, _OPEN_DIRECTORY)
-
-
-def open_subdirectory(parent: int, name: bytes) -> int:
-    """Open a directory by its name below another; a symbolic link is refused."""
-    return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-
-
-class Folder:
-    """A directory that is being filled."""
-
-    __slots__ = ("base", "descriptor", "entry", "links", "path", "worker")
-
-    def __init__(
-        self, path: bytes, descriptor: int, base: int, entry: Entry | None, worker: int
-    ) -> None:
-        self.path = path
-        """Of the entries below it, without the last slash; empty for the root."""
-        self.descriptor = descriptor
-        self.base = base
-        """The same directory in the base's tree; -1 = it has none."""
-        self.entry = entry
-        self.worker = worker
-        self.links: list[bytes] = []
-        """Records of entries to be linked from the base."""
-
-    def close(self) -> None:
-        """Let go of both descriptors."""
-        os.close(self.descriptor)
-        if self.base >= 0:
-            os.close(self.base)
+__all__ = ["TreeBuilder"]
 
 
 class TreeBuilder:
@@ -87,28 +39,17 @@ class TreeBuilder:
         self.resumed = resumed
         self._root = os.dup(tree)
         self._directories = 0
-        self._failure: BaseException | None = None
         self._folders = [Folder(b"", tree, base, None, 0)]
-        self._queues: list[queue.Queue[Folder | tuple[Folder, list[bytes]] | None]] = []
-        self._threads: list[threading.Thread] = []
+        self._linker = Linker(self.restorer, resumed=resumed)
         if base >= 0:
-            self._queues = [queue.Queue(_QUEUE_LIMIT) for _ in range(_WORKERS)]
-            self._threads = [
-                threading.Thread(target=self._work, args=(each,), daemon=True)
-                for each in self._queues
-            ]
-            for thread in self._threads:
-                thread.start()
+            self._linker.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop the threads; what :meth:`finish` has not completed stays as it is."""
-        for each in self._queues:
-            each.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._linker.stop()
         for folder in self._folders:
             folder.close()
         os.close(self._root)
@@ -130,7 +71,7 @@ class TreeBuilder:
                     f"an entry lies in {quoted(parent)!r}, which is no directory of its tree",
                     hint="the stream or the manifest that it came from is damaged or hostile",
                 )
-            self._leave(folders.pop())
+            self._linker.complete(folders.pop())
         return folders[-1]
 
     def directory(self, folder: Folder, name: bytes, entry: Entry, *, in_base: bool) -> Folder:
@@ -150,17 +91,17 @@ class TreeBuilder:
         if self.resumed and not self.restorer.privileged:
             os.chmod(descriptor, 0o700)
         self._directories += 1
-        made = Folder(entry.path, descriptor, base, entry, self._directories % _WORKERS)
+        made = Folder(entry.path, descriptor, base, entry, self._directories)
         self._folders.append(made)
         return made
 
     def file(self, folder: Folder, name: bytes, mode: int) -> int:
         """Make an empty file and give its descriptor, which the caller closes."""
         try:
-            return os.open(name, _CREATE_FILE, mode, dir_fd=folder.descriptor)
+            return create_file(folder, name, mode)
         except FileExistsError:
             self._replace(folder, name)
-            return os.open(name, _CREATE_FILE, mode, dir_fd=folder.descriptor)
+            return create_file(folder, name, mode)
 
     def symlink(self, folder: Folder, name: bytes, entry: Entry) -> None:
         """Make a symbolic link, whose target is only text here."""
@@ -188,8 +129,8 @@ class TreeBuilder:
         try:
             self._link_within(folder, name, entry.target)
         except FileNotFoundError:
-            # It may still wait in a thread's queue.
-            self.settle()
+            # A thread may still be about to link it.
+            self._linker.settle(tuple(self._folders))
             try:
                 self._link_within(folder, name, entry.target)
             except FileNotFoundError:
@@ -197,19 +138,9 @@ class TreeBuilder:
         except NotADirectoryError:
             raise _no_target(entry) from None
 
-    def link(self, folder: Folder, line: bytes) -> None:
+    def link(self, folder: Folder, name: bytes, line: bytes) -> None:
         """Take an entry that is no directory from the base, as its record says."""
-        folder.links.append(line)
-        if len(folder.links) >= _BATCH_LIMIT:
-            self._submit(folder)
-
-    def settle(self) -> None:
-        """Wait until every link that was asked for is made."""
-        for folder in self._folders:
-            self._submit(folder)
-        for each in self._queues:
-            each.join()
-        self._check()
+        self._linker.link(folder, name, line)
 
     def finish(self) -> None:
         """Complete every directory. The tree is then as its manifest says.
@@ -217,87 +148,8 @@ class TreeBuilder:
         :raises Failure: or an :class:`OSError`, also from a link made earlier
         """
         while self._folders:
-            self._leave(self._folders.pop())
-        for each in self._queues:
-            each.join()
-        self._check()
-
-    def _leave(self, folder: Folder) -> None:
-        self._submit(folder)
-        if self._queues:
-            self._queues[folder.worker].put(folder)
-        else:
-            self._complete(folder)
-        self._check()
-
-    def _submit(self, folder: Folder) -> None:
-        if folder.links:
-            self._queues[folder.worker].put((folder, folder.links))
-            folder.links = []
-            self._check()
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self, orders: queue.Queue[Folder | tuple[Folder, list[bytes]] | None]) -> None:
-        while True:
-            order = orders.get()
-            try:
-                if order is None:
-                    return
-                if isinstance(order, Folder):
-                    self._complete(order)
-                elif self._failure is None:
-                    self._link_all(*order)
-            except BaseException as error:  # noqa: BLE001  (raised again by the one who waits)
-                self._failure = self._failure or error
-            finally:
-                orders.task_done()
-
-    def _complete(self, folder: Folder) -> None:
-        try:
-            if self._failure is None and folder.entry is not None:
-                self.restorer.restore(folder.descriptor, folder.entry)
-        finally:
-            folder.close()
-
-    def _link_all(self, folder: Folder, lines: list[bytes]) -> None:
-        base, descriptor, link = folder.base, folder.descriptor, os.link
-        for line in lines:
-            name = line.partition(b"\t")[0].rpartition(b"/")[2]
-            if b"\\" in name:
-                name = parse_record(line).path.rpartition(b"/")[2]
-            try:
-                link(name, name, src_dir_fd=base, dst_dir_fd=descriptor, follow_symlinks=False)
-            except FileExistsError:
-                if not self.resumed:
-                    raise
-            except OSError as error:
-                if error.errno != errno.EMLINK:
-                    raise
-                self._copy(folder, name, parse_record(line))
-
-    def _copy(self, folder: Folder, name: bytes, entry: Entry) -> None:
-        """Stand in for a link that the filesystem refuses: the file has too many."""
-        if entry.kind != b"f":
-            raise Failure(
-                "storage",
-                f"{quoted(entry.path)!r} has more hard links than the filesystem allows",
-                hint="destroy old versions: each holds one more",
-            )
-        source = os.open(name, _READ_FILE, dir_fd=folder.base)
-        try:
-            target = self.file(folder, name, 0o600)
-            try:
-                info = os.fstat(source)
-                extents = data_extents(source, info.st_size, info.st_blocks)
-                copy_content(source, target, info.st_size, extents)
-                self.restorer.restore(target, entry)
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
+            self._linker.complete(self._folders.pop())
+        self._linker.settle(())
 
     def _link_within(self, folder: Folder, name: bytes, target: bytes) -> None:
         parent, _, target_name = target.rpartition(b"/")

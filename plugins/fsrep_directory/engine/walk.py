@@ -16,12 +16,13 @@ from contextlib import ExitStack
 
 from .attributes import read_xattrs
 from .failures import Failure, quoted
+from .folders import open_directory, open_subdirectory
 from .manifest import Manifest
 from .names import PATH_LIMIT_BYTES, STORE
 from .records import ROOT, Entry, format_record, format_xattrs, parse_record, record_path
 from .store import SNAPSHOT
 from .taking import FileTaker, Place, index_key
-from .tree import TreeBuilder, open_directory, open_subdirectory
+from .tree import TreeBuilder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class Walk:
         key, line = self._known.get(place.path, (b"", b""))
         if key and key == index_key(info):
             entry = parse_record(line)._replace(kind=b"f", target=b"")
-            self._builder.link(place.folder, line)
+            self._builder.link(place.folder, place.name, line)
             self._record(entry, key)
             return entry
         entry, found = self._taker.take(place, line)

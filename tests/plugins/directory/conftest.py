@@ -73,7 +73,7 @@ class Laboratory:
             return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
 
     def size(self, version, base=None, token=None):
-        return estimate(self.ask(version, base, token))["size_bytes"]
+        return estimate(self.ask(version, base, token))
 
     def receive(self, data, version, base=None, *, token=None, vouched=True, **options):
         """Take a stream from memory."""
