@@ -7,7 +7,9 @@ of a run also takes the long tests (``proof``) and measures coverage.
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tokenize
 from pathlib import Path
 
 import nox
@@ -30,6 +32,9 @@ INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 SPREAD = ["-n", "auto", "--dist", "worksteal", "--durations=10", "--durations-min=5"]
 CORE_COVERAGE_PERCENT = 95
 
+EXAMPLE = Path("examples/fsrep-unix-socket")
+EXAMPLE_LINES_LIMIT = 80
+
 measured: list[nox.Session] = []
 
 
@@ -49,12 +54,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of every package, of this file, and of a plugin as a stranger writes it."""
+    """Types of every package, of this file, and of plugins as strangers write them."""
     session.install(".", *group("types"))
     session.run("mypy", *(f"--package={package}" for package in PACKAGES))
     session.run("mypy", "noxfile.py")
     with session.chdir("tests/typing"):
         session.run("mypy", "--config-file=mypy.ini", ".")
+    with session.chdir(EXAMPLE):
+        session.run("mypy")
 
 
 @nox.session(python=PYTHONS)
@@ -77,6 +84,45 @@ def tests(session: nox.Session) -> None:
     core = ["--include=*/fsrep_core/*", f"--fail-under={CORE_COVERAGE_PERCENT}"]
     session.run("coverage", "report", *core)
     session.run("pytest", *SPREAD, "-m", "proof and not btrfs", env=INSTALLED_ONLY)
+
+
+@nox.session
+def kit(session: nox.Session) -> None:
+    """Install a stranger's transport beside fsrep, as wheels, and run its tests there."""
+    lines = sum(map(code_lines, (EXAMPLE / "src").rglob("*.py")))
+    session.log(f"{EXAMPLE}: {lines} lines of code, of at most {EXAMPLE_LINES_LIMIT}")
+    if lines > EXAMPLE_LINES_LIMIT:
+        session.error("a transport must be easier to write")
+
+    scratch = Path(session.create_tmp()).resolve()
+    shutil.rmtree(scratch)  # nothing of an earlier run may be installed or tested
+    session.run(
+        "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={scratch}", ".", f"./{EXAMPLE}"
+    )
+    example = nox.project.load_toml(EXAMPLE / "pyproject.toml")
+    wheels = [str(path) for path in scratch.glob("*.whl")]
+    session.install(*wheels, *nox.project.dependency_groups(example, "test"))
+
+    shutil.copy(EXAMPLE / "pyproject.toml", scratch)
+    shutil.copytree(EXAMPLE / "tests", scratch / "tests")
+    with session.chdir(scratch):
+        session.run("pytest", "-W", "error", *session.posargs, env=INSTALLED_ONLY)
+
+
+def code_lines(path: Path) -> int:
+    """Count the lines of a module that are neither blank nor comment nor docstring."""
+    layout = {tokenize.ENCODING, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT, tokenize.NL}
+    lines: set[int] = set()
+    begins = True
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in {tokenize.NEWLINE, tokenize.ENDMARKER}:
+                begins = True
+            elif token.type not in layout:
+                if not (begins and token.type == tokenize.STRING):
+                    lines.update(range(token.start[0], token.end[0] + 1))
+                begins = False
+    return len(lines)
 
 
 @nox.session

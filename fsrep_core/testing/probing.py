@@ -54,10 +54,10 @@ async def reach_probe(transport: Transport, listener: Listener) -> AsyncIterator
                 yield endpoint
         except Exception as error:  # noqa: BLE001  (raised below, outside the nursery)
             failed = error
+            for complaint in complaints:
+                failed.add_note(complaint)
         nursery.cancel_scope.cancel()
     if failed is not None:
-        for complaint in complaints:
-            failed.add_note(complaint)
         raise failed
 
 

@@ -117,8 +117,8 @@ class UnixListener(Listener):
 def register(registry: Registry) -> None:
     """See :meth:`fsrep_core.PluginSpec.register`."""
     registry.add_transport(
-        "unix-socket", UnixTransport, config_class=UnixConfig, summary="Through a socket file."
+        "unix-socket", UnixTransport, config_class=UnixConfig, summary="Connects to a socket file."
     )
     registry.add_listener(
-        "unix-socket", UnixListener, config_class=UnixConfig, summary="At a socket file."
+        "unix-socket", UnixListener, config_class=UnixConfig, summary="Listens at a socket file."
     )
