@@ -48,12 +48,12 @@ def endpoint(config: Path | None, *, identity: str | None) -> int:
             "without an identity, an endpoint reads no configuration",
             hint="add --identity, or leave --config out",
         )
-    receiving, sending = _take_standard_streams()
+    receiving, sending = take_standard_streams()
     admit: Admit = _admit_any if identity is None else partial(_admit_identity, config, identity)
-    return trio.run(_serve, receiving, sending, admit)
+    return trio.run(serve, receiving, sending, admit)
 
 
-def _take_standard_streams() -> tuple[int, int]:
+def take_standard_streams() -> tuple[int, int]:
     """Give the two descriptors, and leave harmless ones in their place."""
     receiving, sending = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -72,7 +72,7 @@ def _admit_identity(config: Path | None, name: str, _hello: Hello) -> Admission:
     return make_admission(identity, load_plugins())
 
 
-async def _serve(receiving: int, sending: int, admit: Admit) -> int:
+async def serve(receiving: int, sending: int, admit: Admit) -> int:
     service = Service()
     stream = DescriptorStream(receiving, sending)
     failed: FsrepError | None = None

@@ -237,22 +237,28 @@ class Scene:
         return len(path.read_text().split()) if path.exists() else 0
 
     def processes(self):
-        """All processes of this scene but the listening sshd: id to command line."""
-        found = {}
+        """All processes of this scene but the listening sshd: id to command line.
+
+        They carry the mark, or are children of a process that does; sshd overwrites its
+        environment with its title.
+        """
         wanted = f"{MARK}={self.root}".encode()
+        listener = self.server.process.pid
+        words, parents, ours = {}, {}, {listener}
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) in {
-                os.getpid(),
-                self.server.process.pid,
-            }:
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
+            pid = int(entry.name)
             try:
+                words[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found[int(entry.name)] = words
+                    ours.add(pid)
             except OSError:  # it has ended meanwhile
                 continue
-        return {pid: words for pid, words in found.items() if words}
+        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        return {pid: words[pid] for pid in ours if words.get(pid) and pid != listener}
 
     def left_behind(self, seconds=10):
         """What still runs after a while; ``{}`` = nothing."""
