@@ -70,6 +70,7 @@ class TlsStream(Carrier):
         self._writable = _Readiness(trio.lowlevel.wait_writable, self._descriptor)
         self._busy: set[str] = set()
         self._closed = False
+        self._torn = False
         self._failure: Exception | None = None
 
     def __repr__(self) -> str:
@@ -119,15 +120,20 @@ class TlsStream(Carrier):
         """See ``trio.abc.SendStream``."""
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._used("send"), memoryview(data).cast("B") as view:
+            if self._torn:
+                raise trio.BrokenResourceError("an earlier send was cut in the middle")
+            # OpenSSL wants what it has begun to be offered again, and could not tell other
+            # bytes from it: after a send that was cut, this direction is of no use.
+            self._torn = True
             waited = False
             sent_bytes = 0
             while sent_bytes < len(view):
                 try:
-                    # What OpenSSL has begun must be offered again: the rest begins with it.
                     sent_bytes += self.connection.send(view[sent_bytes:])
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as wanted:
                     await self._wait_for(wanted)
                     waited = True
+            self._torn = False
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
