@@ -47,7 +47,6 @@ async def pump(stream: ByteStream, descriptor: int) -> int:
     :raises BrokenPipeError: nobody reads the descriptor any more; its owner knows why
     :raises FsrepError: from the stream
     """
-    await trio.lowlevel.checkpoint_if_cancelled()
     moved_bytes, at_end = 0, False
     if stream.descriptor is not None:
         moved_bytes, at_end = await _splice(stream, stream.descriptor, descriptor)

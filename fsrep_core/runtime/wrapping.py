@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import attrs
 
 from fsrep_core.streams import ByteStream
@@ -11,11 +13,10 @@ __all__ = ["WrappingStream"]
 
 @attrs.define(eq=False)
 class WrappingStream(ByteStream):
-    """Passes everything on; a subclass adds to :meth:`receive_some` and :meth:`moved`.
+    """Passes on all but the bytes: a subclass does that, by both ways that lead through them.
 
-    The two are the two ways through the same bytes, so whatever is added to one has to
-    be added to the other. A subclass that changes bytes cannot let them be taken from
-    the descriptor, and so is none of these.
+    Whatever it adds to :meth:`~fsrep_core.ByteStream.receive_some` it adds to
+    :meth:`moved`. It cannot change bytes, since a mover may take them from the descriptor.
     """
 
     inner: ByteStream
@@ -30,13 +31,9 @@ class WrappingStream(ByteStream):
         """The inner stream's."""
         return self.inner.piece_limit_bytes
 
-    async def receive_some(self, max_bytes: int) -> bytes | bytearray | memoryview:
-        """Give what the inner stream gives."""
-        return await self.inner.receive_some(max_bytes)
-
+    @abc.abstractmethod
     async def moved(self, count_bytes: int) -> None:
-        """Tell the inner stream."""
-        await self.inner.moved(count_bytes)
+        """Hear that bytes were taken, and tell the inner stream."""
 
     async def finish(self) -> None:
         """Return once the inner stream has vouched."""

@@ -209,6 +209,12 @@ async def test_pipes_that_may_not_be_enlarged_do_as_well(
     assert output.stdout == b"3000000\n"
 
 
+def test_pipe_size_where_the_kernel_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "Path", lambda _path: tmp_path / "missing")
+
+    assert processes.largest_pipe_bytes.__wrapped__() == MIB
+
+
 # Taking a stream
 
 

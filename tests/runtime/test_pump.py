@@ -255,6 +255,37 @@ async def test_others_run_while_the_kernel_moves(make_ends, descriptor_stream):
     assert scope.cancelled_caught
 
 
+@pytest.mark.parametrize("limit_bytes", [None, PAGE])
+@pytest.mark.parametrize("stalled", ["source", "target"])
+async def test_stalled_stream_holds_no_thread(
+    stalled, limit_bytes, make_ends, descriptor_stream, monkeypatch
+):
+    """It is waited for by trio, not in turns that never end."""
+    source, source_writer = make_ends("pipe")
+    _reader, target = make_ends("pipe")
+    waits_for = {
+        "source": ("wait_readable", source.fileno()),
+        "target": ("wait_writable", target.fileno()),
+    }[stalled]
+    waiting = trio.Event()
+    wait = getattr(trio.lowlevel, waits_for[0])
+
+    async def noted_wait(descriptor):
+        if descriptor == waits_for[1]:
+            waiting.set()
+        await wait(descriptor)
+
+    monkeypatch.setattr(trio.lowlevel, waits_for[0], noted_wait)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            if stalled == "target":
+                nursery.start_soon(write_all, source_writer, bytes(1 << 18))
+            stream = descriptor_stream(source.fileno(), piece_limit_bytes=limit_bytes)
+            nursery.start_soon(pump, stream, target.fileno())
+            await waiting.wait()
+            nursery.cancel_scope.cancel()
+
+
 async def test_others_get_their_turn_while_the_copy_moves(mock_clock, list_stream):
     """Nothing ever makes this pump wait, and still the other task runs, and ends it."""
 
