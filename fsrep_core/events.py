@@ -11,11 +11,13 @@ from typing import TypeAlias
 import attrs
 
 from fsrep_core.reports import ReplicationReport, RunReport, StepReport
+from fsrep_core.transports import Expiry
 from fsrep_core.values import Problem
 
 __all__ = [
     "BytesMoved",
     "Event",
+    "ExpiriesKnown",
     "FilesystemFinished",
     "FilesystemPlanned",
     "RunFinished",
@@ -112,6 +114,14 @@ class Warned:
 
 
 @attrs.frozen(kw_only=True)
+class ExpiriesKnown:
+    """What the transports of a job need and what ends some day. Told before a run begins."""
+
+    job: str
+    expiries: tuple[Expiry, ...]
+
+
+@attrs.frozen(kw_only=True)
 class RunFinished:
     """A run of a job ended. Always the last event of a run, also when it is cancelled."""
 
@@ -130,5 +140,6 @@ Event: TypeAlias = (
     | StepFinished
     | FilesystemFinished
     | Warned
+    | ExpiriesKnown
     | RunFinished
 )

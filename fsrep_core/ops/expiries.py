@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from fsrep_core.errors import FsrepError
 from fsrep_core.quantities import format_duration
+from fsrep_core.runtime.options import structure_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fsrep_core.ops.config import JobConfig
+    from fsrep_core.runtime.registry import Registry
     from fsrep_core.transports import Expiry
 
-__all__ = ["WARNING_SECONDS", "expiry_warnings"]
+__all__ = ["WARNING_SECONDS", "expiries_of", "expiry_warnings"]
 
 WARNING_SECONDS = 30 * 86400.0
 """How long before its end somebody is warned."""
@@ -32,3 +36,16 @@ def expiry_warnings(expiries: Iterable[Expiry], now: float | None = None) -> lis
                 f"{each.what} expires on {day}, in {format_duration(left_seconds)}; renew it"
             )
     return warnings
+
+
+def expiries_of(job: JobConfig, registry: Registry) -> tuple[Expiry, ...]:
+    """Ask the transports of a job. What cannot be told now, the run itself will meet."""
+    found: dict[str, Expiry] = {}
+    for side in (job.sender, job.receiver):
+        offer = registry.find("transport", side.transport.name)
+        try:
+            options = structure_options(offer.config_class, side.transport.options, "transport")
+            found |= {each.what: each for each in offer.create(options).expiries()}
+        except FsrepError:
+            continue
+    return tuple(found.values())

@@ -17,6 +17,7 @@ import attrs
 
 from fsrep_core.events import (
     Event,
+    ExpiriesKnown,
     FilesystemPlanned,
     RunFinished,
     RunStarted,
@@ -26,6 +27,7 @@ from fsrep_core.events import (
     Warned,
 )
 from fsrep_core.hookspecs import hookimpl
+from fsrep_core.ops.expiries import expiry_warnings
 from fsrep_core.ops.words import step_name, visible
 from fsrep_core.runtime.context import bound
 
@@ -121,13 +123,19 @@ def _run_finished(event: RunFinished) -> Line:
     return Line("info", "run finished", fields)
 
 
-_LINES: Mapping[type, Callable[[Any], Line]] = {
+def _expiring(event: ExpiriesKnown) -> Line | None:
+    warnings = expiry_warnings(event.expiries)
+    return Line("warning", "something ends soon", {"warnings": warnings}) if warnings else None
+
+
+_LINES: Mapping[type, Callable[[Any], Line | None]] = {
     RunStarted: lambda _: Line("info", "run started"),
     FilesystemPlanned: _planned,
     StepStarted: lambda event: Line("info", "step started", _step_fields(event)),
     StepFinished: _step_finished,
     RunStateChanged: _state_changed,
     Warned: lambda event: Line("warning", event.message, {"filesystem": event.filesystem}),
+    ExpiriesKnown: _expiring,
     RunFinished: _run_finished,
 }
 """What each event is worth; the others are worth nothing."""

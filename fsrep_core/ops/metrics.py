@@ -24,6 +24,7 @@ from fsrep_core.errors import ConfigError
 from fsrep_core.events import (
     BytesMoved,
     Event,
+    ExpiriesKnown,
     FilesystemFinished,
     FilesystemPlanned,
     RunFinished,
@@ -41,6 +42,7 @@ WRITE_INTERVAL_SECONDS = 15.0
 
 BY_FILESYSTEM = ("job", "filesystem")
 BY_JOB = ("job",)
+BY_NEED = ("job", "what")
 
 
 @attrs.frozen
@@ -78,6 +80,9 @@ METRICS: Mapping[str, _Described] = {
         GaugeMetricFamily,
         BY_FILESYSTEM,
         "Age of the newest version that both sides have, when the file was written.",
+    ),
+    "fsrep_expiry_timestamp_seconds": _Described(
+        GaugeMetricFamily, BY_NEED, "When something that the job needs ends, such as a certificate."
     ),
     "fsrep_last_run_timestamp_seconds": _Described(
         GaugeMetricFamily, BY_JOB, "When the last run ended."
@@ -119,10 +124,12 @@ class _Samples(Collector):
     def forget(self, job: str) -> None:
         """Drop what was said of the filesystems of a job as they were then."""
         for name in _OF_NOW:
-            kept = {
-                labels: value for labels, value in self.series[name].items() if labels[0] != job
-            }
-            self.series[name] = kept
+            self.drop(name, job)
+
+    def drop(self, name: str, job: str) -> None:
+        """Drop what one metric says of a job."""
+        series = self.series[name]
+        self.series[name] = {labels: value for labels, value in series.items() if labels[0] != job}
 
     def collect(self) -> Iterator[Metric]:
         for name, described in METRICS.items():
@@ -190,6 +197,11 @@ class MetricsListener:
                 self._describe(event.job, replication)
             case FilesystemFinished(replication=replication):
                 self._describe(event.job, replication)
+            case ExpiriesKnown():
+                self._samples.drop("fsrep_expiry_timestamp_seconds", event.job)
+                for each in event.expiries:
+                    labels = (event.job, each.what)
+                    self._samples.set("fsrep_expiry_timestamp_seconds", labels, each.expires_at)
             case RunFinished():
                 self._finish(event.report)
             case _:

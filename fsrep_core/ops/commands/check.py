@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from fsrep_core.ops.expiries import expiries_of, expiry_warnings
 from fsrep_core.ops.jobs import exit_status, for_each_job, print_problem
 from fsrep_core.ops.report import document, print_document
 from fsrep_core.ops.session import job_settings, open_session, open_sides
@@ -76,6 +77,7 @@ async def _check_job(session: Session, job: JobConfig) -> Finding:
     selection = select(job.filesystems, snapshots_of)
     notes = [_idle_note(text) for text in selection.idle_patterns]
     notes += [_empty_note(job.name, name) for name in selection.names if not snapshots_of[name]]
+    notes += expiry_warnings(expiries_of(job, session.registry))
     return Finding(
         sender=f"{sender.name}: {_counted(sender_inventory)}",
         receiver=f"{receiver.name}: {_counted(receiver_inventory)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from fsrep_core.events import RunFinished, RunStarted
+from fsrep_core.events import ExpiriesKnown, RunFinished, RunStarted
+from fsrep_core.ops.expiries import expiries_of, expiry_warnings
 from fsrep_core.ops.report import print_document, run_document
 from fsrep_core.ops.session import job_settings, open_session, open_sides
 from fsrep_core.ops.signals import Interruption, interruptible
 from fsrep_core.ops.summary import print_summary
+from fsrep_core.ops.words import visible
 from fsrep_core.reports import RunReport
 from fsrep_core.runtime.classify import classify
 from fsrep_core.runtime.driver import Driver
@@ -47,6 +50,8 @@ def run(config_path: Path | None, job_names: Sequence[str], options: RunOptions)
     session = open_session(config_path, job_names)
     listeners = _listeners(options)
     reports: list[RunReport] = []
+    if options.log_format is None:
+        _print_expiries(session)
     interruption = trio.run(_run_jobs, session, listeners, reports)
     status = _exit_status(reports, interruption)
     interrupted = interruption.number is not None
@@ -56,6 +61,12 @@ def run(config_path: Path | None, job_names: Sequence[str], options: RunOptions)
         for report in reports:
             print_summary(report, interrupted=interrupted)
     return status
+
+
+def _print_expiries(session: Session) -> None:
+    expiries = {each for job in session.jobs for each in expiries_of(job, session.registry)}
+    for warning in expiry_warnings(sorted(expiries, key=lambda each: each.what)):
+        print(f"fsrep: {visible(warning)}", file=sys.stderr)  # noqa: T201  (for the person who watches)
 
 
 def _exit_status(reports: Sequence[RunReport], interruption: Interruption) -> int:
@@ -106,6 +117,7 @@ async def _run_job(
     driver: Driver | None = None
     scope = trio.CancelScope()
     interruption.end_cleanly = scope.cancel
+    observers.tell(ExpiriesKnown(job=job.name, expiries=expiries_of(job, session.registry)))
     try:
         with scope:
             async with open_sides(session, job) as (sender, receiver):

@@ -244,10 +244,9 @@ def site(tmp_path, hosts):
 FSREP = [sys.executable, "-c", "from fsrep_core.ops.cli import main; main()"]
 
 
-def run_fsrep(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*FSREP, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
-    )
+def run_fsrep(*arguments: object, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    argv = [*FSREP, *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,256 @@
+"""Two processes, as on two hosts: ``fsrep serve`` and ``fsrep run``, over real TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fsrep_core.ops import certificates
+from fsrep_core.testing import compare_trees
+
+
+def grow(root: Path, chance: random.Random, *, files: int = 5, size_bytes: int = 100_000) -> None:
+    """Put some content below a root, as a filesystem of the directory storage."""
+    for number in range(files):
+        path = root / "docs" / f"d{number % 3}" / f"f{chance.randrange(1 << 30)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(chance.randrange(size_bytes)))
+
+
+def with_docs(config: Path) -> Path:
+    config.write_text(config.read_text().replace('["**"]', '["docs"]'))
+    return config
+
+
+def snapshot(kit, site, root: Path, name: str) -> None:
+    """Make a version on the host that has the root, whoever sends it later."""
+    config = site.root / "snapshot.toml"
+    config.write_text(
+        '[[job]]\nname = "s"\nfilesystems = ["docs"]\n'
+        '[job.sender]\ntransport = { name = "local-pipe" }\n'
+        f'storage = {{ name = "directory", root = "{root}" }}\n'
+        '[job.receiver]\ntransport = { name = "local-pipe" }\n'
+        f'storage = {{ name = "directory", root = "{site.root}/nowhere" }}\n'
+    )
+    done = kit.run_fsrep("snapshot", "--config", config, "--name", name)
+    assert done.returncode == 0, done.stderr
+
+
+def versions_of(root: Path) -> dict[str, Path]:
+    return {
+        path.name.removeprefix("@"): path / "tree" for path in (root / ".fsrep" / "docs").glob("@*")
+    }
+
+
+def assert_same(here: Path, there: Path) -> None:
+    ours, theirs = versions_of(here), versions_of(there)
+
+    assert ours.keys() == theirs.keys()
+    for name, tree in ours.items():
+        assert compare_trees(tree, theirs[name]) == []
+
+
+@pytest.mark.parametrize("push", [True, False], ids=["push", "pull"])
+def test_versions_arrive_as_they_were(kit, site, push):
+    chance = random.Random(1)
+    here, there = site.root / "here", site.root / "there"
+    source = here if push else there
+    config = site.write_server(site.identity("laptop", there))
+    with kit.daemon(config) as server:
+        job = with_docs(site.write_job(server.port, push=push, here=here))
+        for name in ("one", "two"):
+            grow(source, chance)
+            snapshot(kit, site, source, name)
+            done = kit.run_fsrep("run", "--config", job, "--json")
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert_same(here, there)
+        assert server.stop() == 0
+
+    done = {(line["operation"], line["identity"]) for line in server.events("operation done")}
+    assert ("receive" if push else "send", "laptop") in done
+    assert {line["identity"] for line in server.events("connection opened")} == {"laptop"}
+
+
+def test_secrets_are_in_no_log_and_no_command_line(kit, site):
+    here, there = site.root / "here", site.root / "there"
+    grow(here, random.Random(2))
+    snapshot(kit, site, here, "one")
+    with kit.daemon(site.write_server(site.identity("laptop", there))) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here))
+        arguments = ("--config", job, "--log-format", "json", "--log-level", "debug", "--json")
+        done = kit.run_fsrep("run", *arguments)
+        command_line = Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode()
+        server.stop()
+    said = done.stdout + done.stderr + server.log_path.read_text() + command_line
+
+    assert done.returncode == 0
+    for name in ("laptop", "localhost"):
+        lines = (site.hosts.directory / f"{name}.key").read_text().splitlines()[1:-1]
+        assert not any(line in said for line in lines)
+
+
+def test_a_client_never_sees_the_root_of_another(kit, site):
+    mine, yours = site.root / "mine", site.root / "yours"
+    grow(yours, random.Random(3))
+    snapshot(kit, site, yours, "private")
+    mine.mkdir()
+    identities = site.identity("laptop", mine) + site.identity("desktop", yours)
+    with kit.daemon(site.write_server(identities)) as server:
+        job = site.write_job(server.port, push=False, here=site.root / "here")
+        done = kit.run_fsrep("versions", "--config", job, "--json")
+        server.stop()
+
+    assert "private" not in done.stdout
+    assert done.returncode == 0
+
+
+def test_a_host_that_may_not_write_is_refused(kit, site):
+    here, there = site.root / "here", site.root / "there"
+    grow(here, random.Random(4))
+    snapshot(kit, site, here, "one")
+    with kit.daemon(site.write_server(site.identity("laptop", there, ["send"]))) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here))
+        done = kit.run_fsrep("run", "--config", job, "--json")
+        server.stop()
+
+    assert done.returncode == 1
+    assert "laptop may not ask for receive" in done.stdout
+    assert versions_of(there) == {}
+
+
+def test_a_certificate_is_renewed_while_the_server_runs(kit, site):
+    here, there = site.root / "here", site.root / "there"
+    grow(here, random.Random(5))
+    snapshot(kit, site, here, "one")
+    with kit.daemon(site.write_server(site.identity("laptop", there), name="expired")) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here, extra='retry_for="0s"'))
+        refused = kit.run_fsrep("run", "--config", job, "--json")
+        certificates.renew(site.hosts.directory, "expired", lifetime=timedelta(days=1))
+        done = kit.run_fsrep("run", "--config", job, "--json")
+        warnings = [line["event"] for line in server.lines if line["level"] == "warning"]
+        server.stop()
+
+    assert "the server's certificate has expired" in refused.stdout
+    assert any("expired.pem has expired" in each for each in warnings)
+    assert done.returncode == 0, done.stdout
+    assert_same(here, there)
+
+
+def test_a_job_of_many_steps_shakes_hands_a_few_times(kit, site):
+    """At most once for each step at a time, and once more."""
+    steps, concurrency = 200, 4
+    here, there = site.root / "here", site.root / "there"
+    filesystems = [f"fs{number}" for number in range(steps)]
+    for name in filesystems:
+        (here / name).mkdir(parents=True)
+        (here / name / "file").write_text(name)
+    with kit.daemon(site.write_server(site.identity("laptop", there))) as server:
+        job = site.write_job(
+            server.port, push=True, here=here, extra=f"concurrency = {concurrency}"
+        )
+        job.write_text(job.read_text().replace('["**"]', json.dumps(filesystems)))
+        made = kit.run_fsrep("snapshot", "--config", job, "--name", "one")
+        assert made.returncode == 0, made.stderr
+        done = kit.run_fsrep("run", "--config", job, "--json", seconds=400)
+        server.stop()
+    received = [line for line in server.events("operation done") if line["operation"] == "receive"]
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert len(received) == steps
+    assert 1 <= len(server.events("connection opened")) <= concurrency + 1
+
+
+# --- stopping and killing -----------------------------------------------------------------
+
+
+def start_run(kit, job: Path, out: Path) -> subprocess.Popen:
+    with out.open("w") as file:
+        return subprocess.Popen(
+            [*kit.fsrep_argv, "run", "--config", str(job), "--json"], stdout=file, stderr=file
+        )
+
+
+def wait_for_bytes(root: Path, least: int, process: subprocess.Popen) -> None:
+    """Wait until a receive has begun, in the file system and nowhere else."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        found = sum(path.stat().st_size for path in files_below(root))
+        if found >= least:
+            return
+        time.sleep(0.005)
+
+
+def files_below(root: Path) -> list[Path]:
+    try:
+        return [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    except OSError:
+        return []  # it changes while one looks
+
+
+def test_a_stop_lets_a_step_finish(kit, site):
+    here, there = site.root / "here", site.root / "there"
+    grow(here, random.Random(6), files=40, size_bytes=1 << 20)
+    snapshot(kit, site, here, "one")
+    config = site.write_server(site.identity("laptop", there))
+    text = config.read_text().replace("permissions", 'rate_limit = "8 MiB/s"\npermissions')
+    config.write_text(text)
+    with kit.daemon(config) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here, extra='retry_for="0s"'))
+        run = start_run(kit, job, site.root / "out.json")
+        wait_for_bytes(there, 1, run)
+        assert server.stop() == 0
+        run.wait(timeout=60)
+    received = [line for line in server.events("operation done") if line["operation"] == "receive"]
+
+    assert len(received) == 1
+    assert versions_of(there).keys() == {"one"}
+
+
+def check_kill(kit, site, seed: int) -> None:
+    """Kill one end in the middle of a push; the next run converges and nothing is left."""
+    chance = random.Random(seed)
+    here, there = site.root / "here", site.root / "there"
+    grow(here, chance, files=10, size_bytes=2 << 20)
+    snapshot(kit, site, here, "one")
+    config = site.write_server(site.identity("laptop", there))
+    kill_server = chance.random() < 0.5
+    moment = chance.uniform(0, 2 << 20) if chance.random() < 0.8 else 0
+    with kit.daemon(config) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here, extra='retry_for="0s"'))
+        run = start_run(kit, job, site.root / "out.json")
+        wait_for_bytes(there, int(moment), run)
+        victim = server.process if kill_server else run
+        os.kill(victim.pid, signal.SIGKILL)
+        status = run.wait(timeout=90)
+        if kill_server and status != 0:
+            report = json.loads((site.root / "out.json").read_text().splitlines()[-1])
+            assert "traceback" not in json.dumps(report).lower(), f"seed {seed}"
+            assert status == 1, f"seed {seed}"
+        if not kill_server:
+            server.wait_for("connection failed") if server.events("connection opened") else None
+    with kit.daemon(config) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here))
+        done = kit.run_fsrep("run", "--config", job, "--json")
+        assert done.returncode == 0, f"seed {seed}: {done.stdout}"
+        server.stop()
+    assert_same(here, there)
+    assert not list((there / ".fsrep").rglob("%partial*")), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kill_of_either_end_is_survived(kit, site, seed):
+    check_kill(kit, site, seed)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(100, 180))
+def test_many_kills_of_either_end_are_survived(kit, site, seed):
+    check_kill(kit, site, seed)
