@@ -318,6 +318,6 @@ STEP_ACTIONS: Mapping[
     Callable[[Attempt, Replication, Step, trio.CancelScope], Awaitable[StepEvent]],
 ] = {
     StepState.REPLICATION_READY: Attempt._replicate,  # noqa: SLF001  (the table is the class's)
-    StepState.MARK_REPLICATED_READY: Attempt._mark,  # noqa: SLF001
+    StepState.MARK_REPLICATED_READY: Attempt._mark,  # noqa: SLF001  (likewise)
 }
 """What each state of a step asks for; a state that is not here is terminal."""

@@ -42,6 +42,7 @@ from fsrep_core.machines.run import (
     WorkDone,
     summarize_failures,
 )
+from fsrep_core.machines.step import StepState
 from fsrep_core.planning import FilesystemPlan, Plan, make_plan
 from fsrep_core.runtime.attempt import Attempt, StepKey, step_key
 from fsrep_core.runtime.binding import Endpoint
@@ -55,7 +56,7 @@ from fsrep_core.runtime.survey import survey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from fsrep_core.reports import RunReport
+    from fsrep_core.reports import RunReport, StepReport
     from fsrep_core.values import Inventory, Problem
 
 __all__ = ["RUN_ACTIONS", "Driver", "JobSettings"]
@@ -243,7 +244,7 @@ class Driver:
             base=plan.base,
             waits_for=plan.waits_for,
             warnings=(*(former.warnings if former is not None else ()), *plan.warnings),
-            earlier=former.step_reports() if former is not None else (),
+            earlier=_earlier_steps(plan, former) if former is not None else (),
         )
         if plan.conflict is not None:
             return builder.conflict(plan.conflict.problem())
@@ -269,10 +270,26 @@ class Driver:
         )
 
 
+def _earlier_steps(plan: FilesystemPlan, former: Replication) -> tuple[StepReport, ...]:
+    """What former plans of the run have completed, for the report.
+
+    Among it a step that the receiver had committed when the answer was lost: the new
+    plan begins at its version, so nobody else would ever tell of it.
+    """
+    steps = former.step_reports()
+    last = former.current_step
+    if last is None or last.planned.mark_only or last.started_at is None:
+        return steps
+    if plan.base is None or last.planned.to_version.guid != plan.base.guid:
+        return steps
+    unheard = attrs.evolve(last.report(), status=StepState.COMPLETED.value, problem=None)
+    return (*steps, unheard)
+
+
 RUN_ACTIONS: Mapping[RunState, Callable[[Driver], Awaitable[None]]] = {
     RunState.PLANNING: Driver._plan,  # noqa: SLF001  (the table is the class's)
-    RunState.PLANNING_ERROR: Driver._wait,  # noqa: SLF001
-    RunState.WORKING: Driver._work,  # noqa: SLF001
-    RunState.WORKING_WAIT: Driver._wait,  # noqa: SLF001
+    RunState.PLANNING_ERROR: Driver._wait,  # noqa: SLF001  (likewise)
+    RunState.WORKING: Driver._work,  # noqa: SLF001  (likewise)
+    RunState.WORKING_WAIT: Driver._wait,  # noqa: SLF001  (likewise)
 }
 """What each state of a run asks for; a state that is not here is terminal."""

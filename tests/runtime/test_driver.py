@@ -594,6 +594,7 @@ async def test_a_failed_cursor_move_never_sends_the_data_again(world, autojump_c
     assert report.status == "completed"
     assert world.receiver.count("receive") == 3
     assert world.sender.count("send") == 3
+    assert [step.mark_only for step in report.replications[0].completed] == [False] * 3 + [True]
     world.assert_replicated("a")
 
 
@@ -616,6 +617,10 @@ async def test_a_lost_answer_after_the_commit_costs_only_the_mark(world, autojum
     assert world.receiver.count("receive") == 1
     [_, step] = [event.step for event in world.recorder.of(e.StepFinished)]
     assert step.mark_only
+    [data, mark] = report.replications[0].completed
+    assert (data.mark_only, data.problem, data.status) == (False, None, "completed")
+    assert mark.mark_only
+    assert report.transferred_bytes == data.transferred_bytes > 0
     world.assert_replicated("a")
 
 
