@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from contextlib import suppress
 
@@ -438,7 +439,7 @@ def test_nothing_but_a_typed_error_comes_of_a_damaged_message(cls, data):
         if isinstance(place.get(key), dict) and place[key] and data.draw(st.booleans()):
             place = place[key]
             key = data.draw(st.sampled_from(list(place)))
-        place[key] = data.draw(st.sampled_from(ODD))
+        place[key] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
     damaged = json.dumps(fields).encode()
     with suppress(WireError, InvalidRequestError):
         assert isinstance(unpack(cls, [*pieces[:-1], damaged]), cls)
