@@ -175,3 +175,50 @@ async def test_a_stream_with_a_descriptor_goes_out_whole(make_source, make_pair)
 
     assert storage.data == data
     assert stream.told_bytes == (len(data) if make_source is pipe_source else 0)
+
+
+@pytest.mark.parametrize("make_pair", [pipe_pair, socket_pair])
+async def test_a_large_payload_that_comes_in_small_pieces_fills_the_buffer(make_pair):
+    payload = random.Random(3).randbytes(1 << 20)
+    here, there = await make_pair()
+
+    async def say():
+        for start in range(0, len(payload), 5000):
+            await there.send_all(payload[start : start + 5000])
+        await there.aclose()
+
+    received, calls = bytearray(), 0
+    buffer = bytearray(1 << 19)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(say)
+        while count_bytes := await here.receive_into(memoryview(buffer)):
+            received += buffer[:count_bytes]
+            calls += 1
+    await here.aclose()
+
+    assert received == payload
+    assert calls < len(payload) // 5000
+
+
+async def test_closing_while_a_thread_reads_frees_the_descriptor_only_after_it():
+    receiving, sending = os.pipe()
+    os.write(sending, b"something")
+    stream = DescriptorStream(receiving, os.open(os.devnull, os.O_WRONLY))
+
+    async def read():
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_into(memoryview(bytearray(1 << 20)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        while not stream._receiving.in_thread:
+            await trio.lowlevel.checkpoint()
+        stream.close()
+        others = os.pipe()  # the lowest free numbers: never the one that is being read
+    os.close(sending)
+
+    assert receiving not in others
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(receiving)
+    for each in others:
+        os.close(each)
