@@ -36,6 +36,4 @@ def test_every_option_is_on_the_page():
 
 
 def test_what_cannot_be_changed_is_on_the_page():
-    assert re.findall(r"`(\w+=\w+)`", PAGE) == [
-        f"{name}={value}" for name, value in OURS.items()
-    ]
+    assert re.findall(r"`(\w+=\w+)`", PAGE) == [f"{name}={value}" for name, value in OURS.items()]
