@@ -56,8 +56,9 @@ class EndpointSpec:
 
         In as few processes or round trips as the storage allows: a run with nothing to
         do calls nothing else. Versions that are not complete are never listed. An empty
-        storage is an empty inventory; a root that does not exist is an error on the
-        sender and an empty inventory on a receiver that can make it.
+        storage is an empty inventory. A root that does not exist is an error on either
+        side, unless the operator let the storage make it: it usually means a disk that
+        is not mounted.
 
         :raises FsrepError: the storage cannot be listed at all. One unreadable
             filesystem is left out only if it is not in scope; otherwise it is an error
