@@ -61,6 +61,14 @@ class Carrier(trio.abc.Stream):
         :raises trio.ClosedResourceError: it was closed here
         """
 
+    async def send_both(self, header: bytes, payload: bytes | bytearray | memoryview) -> None:
+        """Send a header and its large payload, as ``send_all`` would send them joined.
+
+        A carrier for which two sends cost more than one does better than this.
+        """
+        await self.send_all(header)
+        await self.send_all(payload)
+
     async def why_it_ended(self) -> FsrepError | None:
         """Say what is behind the end of the connection, where the transport knows.
 

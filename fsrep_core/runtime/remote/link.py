@@ -102,6 +102,9 @@ class Link:
             header = self.wire.send(Data(len(piece)))
             if len(piece) <= JOIN_BYTES:
                 await self._write(b"".join((header, piece)))
+            elif isinstance(self.stream, Carrier):
+                with self._tearing():
+                    await self.stream.send_both(header, piece)
             else:
                 await self._write(header, piece)
         await self._let_others_run()
