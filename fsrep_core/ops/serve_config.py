@@ -17,8 +17,9 @@ from fsrep_core.runtime.options import Mistake, OptionsError, structure_options
 
 if TYPE_CHECKING:
     from fsrep_core.runtime.registry import Registry
+    from fsrep_core.transports import Listener
 
-__all__ = ["ServeConfig", "check_serve", "parse_serve"]
+__all__ = ["ServeConfig", "check_serve", "make_listeners", "parse_serve"]
 
 _COUNT_LIMIT = 65536
 
@@ -98,3 +99,17 @@ def check_serve(raw: object, registry: Registry) -> list[Mistake]:
         _, found = check_choice(registry, "listener", choice, f"serve.listener[{index}]")
         mistakes += found
     return mistakes
+
+
+def make_listeners(serve: ServeConfig, registry: Registry) -> list[Listener]:
+    """Make the listeners; nothing listens yet.
+
+    :raises PluginError: the plugin of one is missing or broken
+    :raises ConfigError: an option is wrong
+    """
+    listeners = []
+    for index, choice in enumerate(serve.listeners):
+        offer = registry.find("listener", choice.name)
+        where = f"serve.listener[{index}]"
+        listeners.append(offer.create(structure_options(offer.config_class, choice.options, where)))
+    return listeners

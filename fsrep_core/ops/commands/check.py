@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from fsrep_core.errors import ConfigError
 from fsrep_core.ops.expiries import expiries_of, expiry_warnings
 from fsrep_core.ops.jobs import exit_status, for_each_job, print_problem
 from fsrep_core.ops.report import document, print_document
+from fsrep_core.ops.serve_config import make_listeners
 from fsrep_core.ops.session import job_settings, open_session, open_sides
 from fsrep_core.ops.words import count_of, visible
 from fsrep_core.planning.patterns import parse_pattern, select
@@ -58,13 +60,28 @@ def check(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) 
     counts = [count_of(len(session.jobs), "job")]
     if session.serving.identities:
         counts.append(count_of(len(session.serving.identities), "identity"))
+    if session.serve is not None:
+        counts.append(count_of(len(session.serve.listeners), "listener"))
     _say(f"{session.config_path}: {', '.join(counts)}, no mistakes")
+    for warning in _serving_warnings(session):
+        _say(f"serve: {warning}")
     for each, problem in zip(outcomes, problems, strict=True):
         if each.result is not None:
             _print_finding(each.job, each.result)
         if problem:
             print_problem(each.job, problem)
     return status
+
+
+def _serving_warnings(session: Session) -> list[str]:
+    """Say what of the serving side ends soon, or cannot be read."""
+    warnings: list[str] = []
+    for listener in make_listeners(session.serve, session.registry) if session.serve else ():
+        try:
+            warnings += expiry_warnings(listener.expiries())
+        except ConfigError as error:
+            warnings.append(error.message)
+    return warnings
 
 
 async def _check_job(session: Session, job: JobConfig) -> Finding:

@@ -17,11 +17,10 @@ import trio
 from fsrep_core.errors import ConfigError, FsrepError, PermissionDeniedError
 from fsrep_core.ops.expiries import expiry_warnings
 from fsrep_core.ops.logs import Line, LogListener, problem_fields
-from fsrep_core.ops.serve_config import ServeConfig
+from fsrep_core.ops.serve_config import ServeConfig, make_listeners
 from fsrep_core.ops.serving import make_admission
 from fsrep_core.ops.session import open_session
 from fsrep_core.ops.signals import Interruption, interruptible
-from fsrep_core.runtime.options import structure_options
 from fsrep_core.runtime.remote.reception import Admitted, Left, Limits, Reception
 from fsrep_core.runtime.remote.server import Admission, Served, Service
 from fsrep_core.transports import Listener
@@ -29,7 +28,6 @@ from fsrep_core.transports import Listener
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fsrep_core.ops.session import Session
 
 __all__ = ["serve"]
 
@@ -164,7 +162,7 @@ def serve(config_path: Path | None, *, log_format: str, log_level: str) -> int:
             hint="write one or more tables that begin with [[identity]]",
         )
     log = LogListener(log_format, log_level)
-    listeners = [_listener(session, index) for index in range(len(session.serve.listeners))]
+    listeners = make_listeners(session.serve, session.registry)
     admissions = {
         each.name: make_admission(each, session.registry) for each in session.serving.identities
     }
@@ -173,12 +171,3 @@ def serve(config_path: Path | None, *, log_format: str, log_level: str) -> int:
             log.write(Line("warning", warning))
     server = _Server(session.serve, listeners, admissions, log)
     return trio.run(server.run)
-
-
-def _listener(session: Session, index: int) -> Listener:
-    assert session.serve is not None  # noqa: S101  (the caller has looked)
-    choice = session.serve.listeners[index]
-    offer = session.registry.find("listener", choice.name)
-    where = f"serve.listener[{index}]"
-    listener: Listener = offer.create(structure_options(offer.config_class, choice.options, where))
-    return listener
