@@ -104,6 +104,13 @@ class Connection:
         return self.dialogue.idle
 
     @property
+    def closed(self) -> bool:
+        """This side has said its bye, behind which it may say nothing."""
+        if self.role is Role.CLIENT:
+            return self.dialogue.client is ClientState.CLOSED
+        return self.dialogue.server is ServerState.CLOSED
+
+    @property
     def peer_closed(self) -> bool:
         """The peer has said its bye."""
         if self.role is Role.CLIENT:

@@ -162,6 +162,8 @@ class Link:
     async def beat(self) -> None:
         """Say that this side lives, whenever nothing else was said for a while.
 
+        Returns when this side has said its bye: a heartbeat may not follow it.
+
         :raises ConnectivityError: nobody can hear it any more
         """
         interval = self.timing.heartbeat_interval_seconds
@@ -174,7 +176,10 @@ class Link:
                 # behind it would not reach the peer either.
                 await trio.sleep(interval)
             else:
-                await self.say(Heartbeat())
+                async with self._writing:
+                    if self.wire.closed:
+                        return
+                    await self._write(self.wire.send(Heartbeat()))
 
     async def part(self) -> None:
         """End an idle link as its client: both sides say bye. In bounded time; never raises."""
