@@ -211,7 +211,8 @@ class DescriptorStream(Carrier):
                     await trio.lowlevel.wait_readable(descriptor)
             if count_bytes and len(buffer) - count_bytes >= TURN_BYTES:
                 more = _Filling(descriptor, self._receiving.pace, buffer[count_bytes:])
-                count_bytes += await self._receiving.take_turn(more.move)
+                with trio.CancelScope(shield=True):  # or the bytes that are here would be lost
+                    count_bytes += await self._receiving.take_turn(more.move)
             return count_bytes
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
