@@ -61,7 +61,10 @@ class TlsListener(Listener):
 
         async def accept(tcp: trio.SocketStream) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            peer = _address(tcp.socket.getpeername())
+            try:
+                peer = _address(tcp.socket.getpeername())
+            except OSError:
+                return  # it is gone already
             raw = socket.socket(fileno=tcp.socket.detach())
             welcome(TlsCaller(self._credentials, raw, peer))
 

@@ -173,7 +173,8 @@ class TlsStream(Carrier):
                     break
             if filled_bytes and len(buffer) - filled_bytes >= TURN_BYTES:
                 filling = _Filling(buffer[filled_bytes:])
-                await self._take_turn("receive", partial(self._take_more, filling))
+                with trio.CancelScope(shield=True):  # or the bytes that are here would be lost
+                    await self._take_turn("receive", partial(self._take_more, filling))
                 filled_bytes += filling.filled_bytes
             elif not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import time
 from datetime import timedelta
 
@@ -247,6 +248,14 @@ async def test_hundreds_of_slow_handshakes_hold_up_nobody(kit, hosts):
     ]
     assert len(crowded_out) >= 250
     assert "others came after it" in crowded_out[0].problem.message
+
+
+async def test_callers_that_reset_at_once_stop_nobody(kit, hosts):
+    async with kit.served(hosts) as (server, endpoint):
+        for _ in range(50):
+            with socket.create_connection(("127.0.0.1", server.port)) as caller:
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await endpoint.inventory(ASK)
 
 
 async def test_a_handshake_that_takes_too_long_is_ended(kit, hosts):

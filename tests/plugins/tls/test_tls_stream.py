@@ -151,6 +151,34 @@ async def test_a_cancelled_receive_loses_nothing(make_pair):
     await there.aclose()
 
 
+async def test_a_receive_that_is_cancelled_as_bytes_arrive_gives_them(make_pair, monkeypatch):
+    here, there = await make_pair()
+    scope = trio.CancelScope()
+    wait = there._wait_for
+
+    async def wait_and_cancel(wanted):
+        await wait(wanted)
+        scope.cancel()
+
+    monkeypatch.setattr(there, "_wait_for", wait_and_cancel)
+    buffer = memoryview(bytearray(1 << 18))
+    taken = None
+    async with trio.open_nursery() as nursery:
+
+        async def receive():
+            nonlocal taken
+            with scope:
+                taken = await there.receive_into(buffer)
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        await here.send_all(b"content")
+
+    assert taken == 7
+    here.close()
+    there.close()
+
+
 async def test_a_farewell_is_a_clean_end(make_pair):
     here, there = await make_pair()
     await here.send_all(b"last")
