@@ -150,6 +150,8 @@ def test_killed_at_any_moment(sites, job, tools, victim):
         strike(process, moment, duration_seconds)
         status, output = finish(process)
         interrupted += status != 0
+        if status == 0:
+            duration_seconds *= 0.9  # too late: the machine is faster than when it was measured
         look(a, b, tools, where)
 
         status, output = finish(start(job["stubborn"]))
