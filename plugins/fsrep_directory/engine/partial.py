@@ -22,7 +22,7 @@ from typing import NamedTuple
 from .failures import Failure
 from .removal import remove_tree
 from .store import PARTIAL, write_durably, write_private
-from .stream import stream_identity
+from .stream import parse_promise, stream_identity
 from .tar_format import START_MARK
 
 TYPE_CHECKING = False
@@ -200,9 +200,9 @@ def read_token(store: FilesystemStore) -> dict[str, Any] | None:
         return None
     try:
         start = partial.read("start")
-    except FileNotFoundError:
+        facts = parse_promise(start.partition(START_MARK)[2].partition(b"\n")[0])
+    except (FileNotFoundError, ValueError):
         return None
-    facts = json.loads(start.partition(START_MARK)[2].partition(b"\n")[0])
     token = {
         "to": facts["guid"],
         "from": facts["from_guid"],

@@ -10,7 +10,6 @@ down to the last attribute.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -33,6 +32,7 @@ from .records import (
     sort_key,
     unescape,
 )
+from .stream import parse_promise
 from .tar_format import END_MARK, FORMAT, START_MARK
 from .tar_read import Member, Source, read_member
 from .tar_write import END_BLOCKS, global_header
@@ -402,7 +402,7 @@ class Receiver:
 
 
 def _parse_promise(text: bytes) -> Promise:
-    facts: dict[str, Any] = json.loads(text)
+    facts = parse_promise(text)
     promise = Promise(**facts)
     kinds = {"created": int | float, "entries": int, "manifest": str, "name": str}
     for name, kind in kinds.items():

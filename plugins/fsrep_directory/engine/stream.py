@@ -22,10 +22,19 @@ from .tar_write import END_BLOCKS, global_header, member_header, whiteout_header
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from .store import StoredVersion
 
-__all__ = ["changes", "end_of_stream", "start_of_stream", "stream_identity", "stream_size"]
+__all__ = [
+    "changes",
+    "end_of_stream",
+    "format_promise",
+    "parse_promise",
+    "start_of_stream",
+    "stream_identity",
+    "stream_size",
+]
 
 
 def start_of_stream(base: StoredVersion | None, version: StoredVersion) -> bytes:
@@ -39,7 +48,25 @@ def start_of_stream(base: StoredVersion | None, version: StoredVersion) -> bytes
         "from_guid": base.guid if base else None,
         "from_manifest": base.manifest_digest if base else None,
     }
-    return global_header(START_MARK + json.dumps(facts).encode())
+    return global_header(START_MARK + format_promise(facts))
+
+
+def format_promise(facts: dict[str, Any]) -> bytes:
+    """What a stream says of itself, with a checksum: nothing else vouches for all of it."""
+    text = json.dumps(facts).encode()
+    return text + b" " + hashlib.sha256(text).hexdigest().encode()
+
+
+def parse_promise(text: bytes) -> dict[str, Any]:
+    """Read what :func:`format_promise` wrote.
+
+    :raises ValueError: it was altered, or is nothing of the kind
+    """
+    facts, _, checksum = text.rpartition(b" ")
+    if checksum != hashlib.sha256(facts).hexdigest().encode():
+        raise ValueError("its checksum does not fit")
+    parsed: dict[str, Any] = json.loads(facts)
+    return parsed
 
 
 def end_of_stream(members: int) -> bytes:

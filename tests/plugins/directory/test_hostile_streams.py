@@ -1,7 +1,6 @@
 """A sender that lies, or a stranger's tar, changes nothing outside of a partial."""
 
 import io
-import json
 import os
 import tarfile
 
@@ -10,7 +9,12 @@ import pytest
 from fsrep_core.testing.trees import read_tree
 from fsrep_directory.engine.failures import Failure
 from fsrep_directory.engine.records import Entry, parse_record
-from fsrep_directory.engine.stream import end_of_stream, start_of_stream
+from fsrep_directory.engine.stream import (
+    end_of_stream,
+    format_promise,
+    parse_promise,
+    start_of_stream,
+)
 from fsrep_directory.engine.tar_format import PAX_LIMIT_BYTES, START_MARK, padding
 from fsrep_directory.engine.tar_write import (
     _block,
@@ -202,8 +206,8 @@ def test_junk_is_no_stream(scene, junk):
 def test_a_start_that_makes_no_sense_is_refused(scene, change):
     laboratory, version, _ = scene
     start = start_of_stream(None, version)
-    facts = json.loads(start.partition(START_MARK)[2].partition(b"\n")[0])
-    changed = global_header(START_MARK + json.dumps({**facts, **change}).encode())
+    facts = parse_promise(start.partition(START_MARK)[2].partition(b"\n")[0])
+    changed = global_header(START_MARK + format_promise({**facts, **change}))
     with pytest.raises(Failure, match="start cannot be read"):
         laboratory.receive(changed + laboratory.stream(version)[len(start) :], version)
 
