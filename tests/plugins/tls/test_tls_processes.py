@@ -182,10 +182,17 @@ def wait_for_bytes(root: Path, least: int, process: subprocess.Popen) -> None:
     """Wait until a receive has begun, in the file system and nowhere else."""
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
-        found = sum(path.stat().st_size for path in files_below(root))
-        if found >= least:
+        if sum(size_now(path) for path in files_below(root)) >= least:
             return
         time.sleep(0.005)
+
+
+def size_now(path: Path) -> int:
+    """The size of a file; 0 where it is gone again."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def files_below(root: Path) -> list[Path]:
