@@ -86,9 +86,7 @@ _HOMES = {
     "runtime.remote.timing": "Timing",
     "runtime.remote.transport": "StreamTransport",
     "streams": "ByteStream",
-    "transports": (
-        "Caller EndpointContext Expiry Identified Listener StorageChoice Transport"
-    ),
+    "transports": ("Caller EndpointContext Expiry Identified Listener StorageChoice Transport"),
     "values": (
         "Capabilities CreateVersionRequest CursorRequest DestroyVersionsRequest Filesystem "
         "Inventory InventoryRequest Problem ReceiveRequest ReceiveResponse ResumeToken "
