@@ -31,6 +31,8 @@ PYTHONS = SUPPORTED if RUNS_NOX in SUPPORTED else [*SUPPORTED, RUNS_NOX]
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 SPREAD = ["-n", "auto", "--dist", "worksteal", "--durations=10", "--durations-min=5"]
 CORE_COVERAGE_PERCENT = 95
+ANYWHERE = "not btrfs and not zfs"
+"""The tests that need no filesystem of their own."""
 
 EXAMPLE = Path("examples/fsrep-unix-socket")
 EXAMPLE_LINES_LIMIT = 80
@@ -72,18 +74,18 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs, env=INSTALLED_ONLY)
         return
     if measured:
-        session.run("pytest", *SPREAD, "-m", "not proof and not btrfs", env=INSTALLED_ONLY)
+        session.run("pytest", *SPREAD, "-m", f"not proof and {ANYWHERE}", env=INSTALLED_ONLY)
         return
 
     measured.append(session)
-    measure = ["coverage", "run", "-m", "pytest", *SPREAD, "-m", "not proof and not btrfs"]
+    measure = ["coverage", "run", "-m", "pytest", *SPREAD, "-m", f"not proof and {ANYWHERE}"]
     session.run("coverage", "erase")
     session.run(*measure, env=INSTALLED_ONLY)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--omit=*/fsrep_core/*")
     core = ["--include=*/fsrep_core/*", f"--fail-under={CORE_COVERAGE_PERCENT}"]
     session.run("coverage", "report", *core)
-    session.run("pytest", *SPREAD, "-m", "proof and not btrfs", env=INSTALLED_ONLY)
+    session.run("pytest", *SPREAD, "-m", f"proof and {ANYWHERE}", env=INSTALLED_ONLY)
 
 
 @nox.session
@@ -144,6 +146,14 @@ def btrfs(session: nox.Session) -> None:
     """Tests on real btrfs filesystems: needs root, btrfs-progs and loop devices."""
     session.install(".", *group("test"))
     session.run("pytest", "-m", "btrfs", *session.posargs, env=INSTALLED_ONLY)
+
+
+@nox.session
+def zfs(session: nox.Session) -> None:
+    """Tests on real OpenZFS: on this kernel's, or in a guest (``tests/zfs_guest/setup``)."""
+    session.install(".", *group("test"))
+    pytest = ["pytest", "-m", "zfs", *session.posargs]
+    session.run("tests/zfs_guest/run", *pytest, env=INSTALLED_ONLY, external=True)
 
 
 @nox.session
