@@ -27,6 +27,7 @@ import os
 import signal
 import subprocess
 import termios
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -39,7 +40,7 @@ from fsrep_core.runtime.pump import PIECE_BYTES, pump
 from fsrep_core.streams import ByteStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Container, Mapping, Sequence
 
     from fsrep_core.errors import FsrepError
 
@@ -78,6 +79,8 @@ class ProcessOutput:
     stdout: bytes
     stderr: str
     """Decoded; bounded to its first and last part."""
+    status: int = 0
+    """The exit status: zero, or one that was to be tolerated."""
 
 
 @asynccontextmanager
@@ -86,6 +89,7 @@ async def open_process_stream(
     *,
     explain: Explain,
     env: Mapping[str, str] | None = None,
+    on_stderr: Callable[[bytes], None] | None = None,
 ) -> AsyncIterator[ByteStream]:
     """Start a child and give its standard output as a stream.
 
@@ -93,9 +97,13 @@ async def open_process_stream(
     raises ``explain(...)``. Leaving the context kills and reaps the child.
 
     :param env: the whole environment; ``None`` = ours
+    :param on_stderr: hears what comes on standard error, piece by piece as it comes, and
+        ``b""`` at its end; must neither block nor raise
     :raises StorageError: the program cannot be started
     """
-    async with _started(argv, explain=explain, env=env, stdin=subprocess.DEVNULL) as child:
+    async with _started(
+        argv, explain=explain, env=env, stdin=subprocess.DEVNULL, on_stderr=on_stderr
+    ) as child:
         enlarge_pipe(child.stdout.fileno())
         yield _ProcessStream(child=child)
 
@@ -141,10 +149,13 @@ async def run_process(
     explain: Explain,
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    tolerate: Container[int] = (),
 ) -> ProcessOutput:
     """Run a child to its end and give what it wrote.
 
-    :raises FsrepError: ``explain(...)`` of an exit status other than zero
+    :param tolerate: exit statuses that are an answer as well: of a child that did a part
+        of what it was asked for, and says on standard error what it could not do
+    :raises FsrepError: ``explain(...)`` of any other exit status than these and zero
     """
     async with _started(
         argv, explain=explain, env=env, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL
@@ -152,7 +163,7 @@ async def run_process(
         child.nursery.start_soon(child.collect_stdout)
         if stdin:
             child.nursery.start_soon(child.write_stdin, stdin)
-        return await child.output()
+        return await child.output(tolerate)
 
 
 def enlarge_pipe(descriptor: int) -> None:
@@ -225,6 +236,7 @@ class _Child:
     """What came on standard error."""
     answer: _Whole = attrs.field(factory=_Whole)
     """What came on standard output, where it is collected."""
+    on_stderr: Callable[[bytes], None] | None = None
 
     @property
     def stdin(self) -> trio.lowlevel.FdStream:
@@ -239,7 +251,14 @@ class _Child:
         return cast("trio.lowlevel.FdStream", self.process.stderr)
 
     async def collect_stderr(self) -> None:
-        await _collect(self.stderr.fileno(), self.complaint.add)
+        await _collect(self.stderr.fileno(), self.hear)
+        if self.on_stderr is not None:
+            self.on_stderr(b"")
+
+    def hear(self, piece: bytes) -> None:
+        self.complaint.add(piece)
+        if self.on_stderr is not None:
+            self.on_stderr(piece)
 
     async def collect_stdout(self) -> None:
         await _collect(self.stdout.fileno(), self.answer.add)
@@ -254,27 +273,30 @@ class _Child:
         if await self.process.wait() != 0:
             scope.cancel()
 
-    async def vouch(self) -> None:
-        """Wait for the exit status, and raise unless it is zero."""
+    async def vouch(self, tolerate: Container[int] = ()) -> int:
+        """Wait for the exit status, and raise unless it is zero or to be tolerated."""
         status = await self.process.wait()
-        if status != 0:
+        if status != 0 and status not in tolerate:
             raise self.failure(status)
+        return status
 
     def failure(self, status: int) -> FsrepError:
-        _drain(self.stderr.fileno(), self.complaint.add)
+        _drain(self.stderr.fileno(), self.hear)
         return self.explain(status, self.complaint.text())
 
-    async def output(self) -> ProcessOutput:
-        await self.vouch()
+    async def output(self, tolerate: Container[int] = ()) -> ProcessOutput:
+        status = await self.vouch(tolerate)
         _drain(self.stdout.fileno(), self.answer.add)
-        _drain(self.stderr.fileno(), self.complaint.add)
+        _drain(self.stderr.fileno(), self.hear)
         if self.answer.size_bytes > STDOUT_LIMIT_BYTES:
             raise StorageError(
                 f"{self.program!r} answered with {self.answer.size_bytes} bytes, more than "
                 f"the limit of {STDOUT_LIMIT_BYTES}",
                 hint="narrow what the job asks for",
             )
-        return ProcessOutput(stdout=b"".join(self.answer.pieces), stderr=self.complaint.text())
+        return ProcessOutput(
+            stdout=b"".join(self.answer.pieces), stderr=self.complaint.text(), status=status
+        )
 
     async def why_it_stopped_reading(self) -> FsrepError:
         with trio.move_on_after(EXIT_WAIT_SECONDS):
@@ -314,13 +336,14 @@ class _ProcessStream(ByteStream):
 
 
 @asynccontextmanager
-async def _started(
+async def _started(  # noqa: PLR0913  (what its three callers say of a child)
     argv: Sequence[str],
     *,
     explain: Explain,
     env: Mapping[str, str] | None,
     stdin: int,
     pass_fds: Sequence[int] = (),
+    on_stderr: Callable[[bytes], None] | None = None,
 ) -> AsyncIterator[_Child]:
     """Start a child for as long as the context; its error is the body's, never a group."""
     try:
@@ -338,7 +361,13 @@ async def _started(
     body_error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            child = _Child(process=process, program=argv[0], explain=explain, nursery=nursery)
+            child = _Child(
+                process=process,
+                program=argv[0],
+                explain=explain,
+                nursery=nursery,
+                on_stderr=on_stderr,
+            )
             nursery.start_soon(child.collect_stderr)
             try:
                 yield child

@@ -582,3 +582,32 @@ async def test_killed_at_seeded_moments(victim, children, nothing_left):
         # A maker may have done its work already when it is hit.
         expected = {f"{victim} -9"} | ({whole} if victim == "maker" else set())
         assert outcome in expected, f"seed {seed}, killed at {kill_at_bytes}"
+
+
+# What is said beside the answer
+
+
+async def test_a_tolerated_status_is_an_answer(explain_failure):
+    script = shell("echo part; echo 'cannot do the rest' >&2; exit 1")
+
+    output = await run_process(script, explain=explain_failure, tolerate=(1,))
+
+    assert (output.status, output.stdout, output.stderr) == (1, b"part\n", "cannot do the rest\n")
+    with pytest.raises(StorageError, match="cannot do the rest"):
+        await run_process(script, explain=explain_failure, tolerate=(2,))
+
+
+async def test_standard_error_is_heard_while_the_stream_goes_on(explain_failure):
+    script = shell('echo "size 7" >&2; head -c 1 >/dev/null < "$1"; printf content', "/dev/zero")
+    heard = []
+    async with open_process_stream(
+        script, explain=explain_failure, on_stderr=heard.append
+    ) as stream:
+        while b"size 7\n" not in b"".join(heard):
+            await trio.lowlevel.checkpoint()
+        assert await stream.receive_some(100) == b"content"
+        while not heard or heard[-1] != b"":
+            await trio.lowlevel.checkpoint()
+        await stream.finish()
+
+    assert b"".join(heard) == b"size 7\n"
