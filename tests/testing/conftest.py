@@ -4,23 +4,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from fsrep_core.testing import STORAGE_LAWS, LawBroken, StorageHarness, check_storage
-from fsrep_core.values import Side
-from fsrep_fake import Generated, MemoryStorage, MemoryStore
-
-
-class MemoryHarness(StorageHarness):
-    def __init__(self, storage_class=MemoryStorage, **options):
-        self.stores = {Side.SENDER: MemoryStore("sender"), Side.RECEIVER: MemoryStore("receiver")}
-        self.sender = storage_class(self.stores[Side.SENDER], **options)
-        self.receiver = storage_class(self.stores[Side.RECEIVER], **options)
-
-    async def change(self, filesystem, seed):
-        self.stores[Side.SENDER].change(filesystem, Generated(seed, 200_000))
-        self.stores[Side.SENDER].change(filesystem, b"%d" % seed)
-
-    async def read(self, side, filesystem, version):
-        return self.stores[side].read(filesystem, version)
+from fsrep_core.testing import STORAGE_LAWS, LawBroken, check_storage
+from fsrep_fake import MemoryStorage
+from harnesses import MemoryHarness
 
 
 def memory_maker(storage_class=MemoryStorage, **options):

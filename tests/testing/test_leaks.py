@@ -59,3 +59,24 @@ async def test_a_task_that_is_about_to_end_is_none(nursery):
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
+
+
+async def test_a_task_in_place_of_one_that_has_ended_is_none(nursery):
+    scope = await nursery.start(sleep_in_scope)
+    before = open_resources()
+
+    scope.cancel()
+    await nursery.start(sleep_in_scope)
+    in_its_place = await find_leaks(before)
+    await nursery.start(sleep_in_scope)
+    beside_it = await find_leaks(before)
+
+    nursery.cancel_scope.cancel()
+    assert in_its_place == []
+    assert beside_it == [f"task {__name__}.sleep_in_scope"]
+
+
+async def sleep_in_scope(task_status):
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await trio.sleep_forever()

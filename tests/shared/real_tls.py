@@ -55,7 +55,7 @@ def issue(directory: Path, *names: str, lifetime: timedelta = DAY) -> None:
 
 
 @pytest.fixture(scope="session")
-def _all_hosts(tmp_path_factory):
+def all_hosts(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hosts")
     certificates.make_ca(directory, lifetime=30 * DAY)
     issue(directory, "localhost", "127.0.0.1", "::1")
@@ -69,9 +69,9 @@ def _all_hosts(tmp_path_factory):
 
 
 @pytest.fixture
-def hosts(_all_hosts, tmp_path):
+def hosts(all_hosts, tmp_path):
     """Certificates of a CA; a copy that the test may change."""
-    shutil.copytree(_all_hosts, tmp_path / "hosts")
+    shutil.copytree(all_hosts, tmp_path / "hosts")
     return Hosts(tmp_path / "hosts")
 
 
