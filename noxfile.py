@@ -31,7 +31,7 @@ PYTHONS = SUPPORTED if RUNS_NOX in SUPPORTED else [*SUPPORTED, RUNS_NOX]
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 SPREAD = ["-n", "auto", "--dist", "worksteal", "--durations=10", "--durations-min=5"]
 CORE_COVERAGE_PERCENT = 95
-ANYWHERE = "not btrfs and not zfs"
+ANYWHERE = "not btrfs and not zfs and not hosts"
 """The tests that need no filesystem of their own."""
 
 EXAMPLE = Path("examples/fsrep-unix-socket")
@@ -146,6 +146,14 @@ def btrfs(session: nox.Session) -> None:
     """Tests on real btrfs filesystems: needs root, btrfs-progs and loop devices."""
     session.install(".", *group("test"))
     session.run("pytest", "-m", "btrfs", *session.posargs, env=INSTALLED_ONLY)
+
+
+@nox.session
+def hosts(session: nox.Session) -> None:
+    """Tests between hosts made of network namespaces: needs root, iproute2 and an sshd."""
+    session.install(".", *group("test"))
+    posargs = session.posargs or SPREAD
+    session.run("pytest", "-m", "hosts", *posargs, env=INSTALLED_ONLY)
 
 
 @nox.session

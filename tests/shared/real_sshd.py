@@ -28,7 +28,7 @@ DEADLINE_SECONDS = 60
 
 SSHD_CONFIG = """\
 Port {port}
-ListenAddress 127.0.0.1
+{addresses}
 HostKey {root}/host_key
 AuthorizedKeysFile {root}/authorized_keys
 PidFile none
@@ -73,10 +73,13 @@ def free_port():
 
 @attrs.define(eq=False)
 class Server:
-    """A running sshd."""
+    """A running sshd, perhaps of another host."""
 
     root: Path
     port: int = 0
+    addresses: tuple[str, ...] = ("127.0.0.1",)
+    within: tuple[str, ...] = ()
+    """What begins a command line there."""
     process: subprocess.Popen = attrs.field(init=False, default=None)
 
     def start(self):
@@ -85,33 +88,32 @@ class Server:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd wants it; boot makes it
         for _ in range(1 if self.port else 10):
             port = self.port or free_port()
+            addresses = "\n".join(f"ListenAddress {each}" for each in self.addresses)
             (self.root / "sshd_config").write_text(
-                SSHD_CONFIG.format(port=port, root=self.root, mark=MARK)
+                SSHD_CONFIG.format(port=port, addresses=addresses, root=self.root, mark=MARK)
             )
-            with (self.root / "sshd_log").open("ab") as log:
+            with (self.root / "sshd_log").open("wb") as log:
                 self.process = subprocess.Popen(
-                    [SSHD, "-D", "-e", "-f", str(self.root / "sshd_config")],
+                    [*self.within, SSHD, "-D", "-e", "-f", str(self.root / "sshd_config")],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env={**os.environ, MARK: str(self.root)},
                     start_new_session=True,
                 )
-            if self._answers(port):
+            if self._listens():
                 self.port = port
                 return
             self.stop()
         raise AssertionError((self.root / "sshd_log").read_text())
 
-    def _answers(self, port):
+    def _listens(self):
         deadline = time.monotonic() + 10
+        wanted = len(self.addresses)
         while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-                    if connection.recv(4) == b"SSH-":
-                        return True
-            except OSError:
-                time.sleep(0.02)
+            if (self.root / "sshd_log").read_text().count("Server listening on") == wanted:
+                return True
+            time.sleep(0.02)
         return False
 
     def stop(self):

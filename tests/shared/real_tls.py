@@ -11,6 +11,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -27,6 +28,9 @@ from fsrep_core.testing import ProbeStorage
 from fsrep_tls.config import TlsConfig, TlsListenerConfig
 from fsrep_tls.dialing import TlsTransport
 from fsrep_tls.listening import TlsListener
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DAY = timedelta(days=1)
 
@@ -279,11 +283,14 @@ class Daemon:
 
 
 @contextmanager
-def daemon(config: Path):
-    """Run ``fsrep serve`` until the context ends, and kill it if it still runs then."""
+def daemon(config: Path, within: Sequence[str] = ()):
+    """Run ``fsrep serve`` until the context ends, and kill it if it still runs then.
+
+    :param within: what begins a command line on the host where it is to run
+    """
     log_path = config.with_suffix(".log")
     with log_path.open("w") as log:
-        argv = [*FSREP, "serve", "--config", str(config), "--log-format", "json"]
+        argv = [*within, *FSREP, "serve", "--config", str(config), "--log-format", "json"]
         process = subprocess.Popen(argv, stderr=log)
     server = Daemon(process, log_path)
     try:
