@@ -357,9 +357,32 @@ def completion(shell: str) -> int:
     return 0
 
 
+class _OutputLostError(Exception):
+    """Standard output cannot be written."""
+
+
+class _StandardOutput(io.TextIOWrapper):
+    """Tells that the output is lost apart from every other error of the system."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as exc:
+            raise _OutputLostError from exc
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as exc:
+            raise _OutputLostError from exc
+
+
 def main() -> None:
     """Run the command line and exit."""
     _replace_closed_streams()
+    if type(sys.stdout) is io.TextIOWrapper:
+        encoding, by_line = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = _StandardOutput(sys.stdout.detach(), encoding, line_buffering=by_line)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be any bytes
@@ -380,18 +403,28 @@ def _replace_closed_streams() -> None:
 
 def _exit_status() -> int:
     try:
-        return int(cli.main(prog_name="fsrep", standalone_mode=False) or 0)
+        status = int(cli.main(prog_name="fsrep", standalone_mode=False) or 0)
+        sys.stdout.flush()  # what cannot be written must not be found out behind all handlers
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("fsrep: interrupted", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output is gone; there is nobody to tell
-        return EXIT_FAILED
+    except _OutputLostError as exc:
+        return _tell_lost(exc)
     except Exception as exc:  # noqa: BLE001  (what is not fsrep's is raised again)
         return _tell(exc)
+    return status
+
+
+def _tell_lost(lost: _OutputLostError) -> int:
+    """Say that the output is lost, unless whoever read it is gone."""
+    with Path(os.devnull).open("wb") as nothing:  # else Python tries again as it ends
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    if isinstance(lost.__cause__, OSError) and not isinstance(lost.__cause__, BrokenPipeError):
+        click.echo(f"fsrep: cannot write to standard output: {lost.__cause__.strerror}", err=True)
+    return EXIT_FAILED
 
 
 def _tell(error: Exception) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
+import os
 import re
 import shutil
 import subprocess
@@ -417,14 +417,72 @@ def test_completion_prints_what_the_shell_reads(fsrep, shell):
     assert "_FSREP_COMPLETE" in ended.out
 
 
-def test_output_that_nobody_reads_is_no_traceback(fsrep, job, monkeypatch):
-    def nobody(*_, **__):
-        raise BrokenPipeError
+COMMANDS_THAT_PRINT = [
+    "--version",
+    "--help",
+    "check",
+    "completion bash",
+    "plan",
+    "plan --json",
+    "plugins",
+    "plugins --json",
+    "run",
+    "run --json",
+    "snapshot --name two",
+    "versions",
+    "versions --json",
+]
 
-    monkeypatch.setattr("fsrep_core.ops.commands.plugins.print_table", nobody)
-    monkeypatch.setattr("sys.stderr", io.StringIO())
 
-    assert fsrep("plugins").status == 1
+def run_in_shell(job, command, output):
+    line = f'exec "$0" -c "from fsrep_core.ops.cli import main; main()" {command} {output}'
+    return subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable],
+        cwd=job.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_PRINT)
+def test_output_that_cannot_be_written_is_one_line_and_no_traceback(fsrep, job, command):
+    fsrep("snapshot", "--name", "one")
+
+    ended = run_in_shell(job, command, ">/dev/full")
+
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert last == "fsrep: cannot write to standard output: No space left on device"
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_more_output_than_is_buffered_is_no_traceback_either(fsrep, job):
+    for number in range(60):
+        fsrep("snapshot", "--name", f"version-with-a-long-name-{number:03}")
+
+    ended = run_in_shell(job, "versions --json", ">/dev/full")
+
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_output_that_nobody_reads_is_no_error_worth_a_word(fsrep, job):
+    fsrep("snapshot", "--name", "one")
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    with os.fdopen(writing, "wb") as nobody:
+        ended = subprocess.run(
+            [sys.executable, "-c", "from fsrep_core.ops.cli import main; main()", "versions"],
+            cwd=job.root,
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
