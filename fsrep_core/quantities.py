@@ -90,7 +90,7 @@ def format_size(size_bytes: float) -> str:
     for unit in units:
         last = unit == units[-1]
         if abs(value) < 999.5 or last:  # noqa: PLR2004  (999.5 would be rounded to 1000)
-            digits = 0 if unit == "B" or abs(value) >= 99.95 else 1  # noqa: PLR2004
+            digits = 0 if unit == "B" or abs(value) >= 99.95 else 1  # noqa: PLR2004  (and this to 100)
             return f"{value:.{digits}f} {unit}"
         value /= 1024
     raise AssertionError("the last unit takes any value")

@@ -77,8 +77,9 @@ class Side:
             await self.before["send"](request)
         async with self.storage.send(request) as response:
             if "send" in self.after:
-                response = await self.after["send"](request, response)  # noqa: PLW2901
-            yield response
+                yield await self.after["send"](request, response)
+            else:
+                yield response
         self.calls.append(("send closed", request))
 
     @hookimpl

@@ -96,7 +96,7 @@ def init(config_path: Path, sender: Path, receiver: Path | None) -> int:
     except OSError as exc:
         raise ConfigError(f"{exc.filename} cannot be written: {exc.strerror}") from exc
     print(f"wrote {config_path}: {sender} to {receiver}")  # noqa: T201  (the result)
-    print('look through it, then: "fsrep check", "fsrep snapshot", "fsrep run"')  # noqa: T201
+    print('look through it, then: "fsrep check", "fsrep snapshot", "fsrep run"')  # noqa: T201  (the answer)
     return 0
 
 

@@ -83,7 +83,7 @@ async def what_is_said_of_a_stream_arrives(trial: TransportTrial) -> None:
         answer = await trial.receive(ProbeStream(Behaviour(size_bytes=5)), size_bytes=-1)
     wanted_answer = ("5", ProbeStream.digest(0, 5), "ü")
     trial.require(answer.warnings == wanted_answer, f"the warnings arrived as {answer.warnings}")
-    trial.require(answer.version.order == 7, f"the version arrived as {answer.version}")  # noqa: PLR2004
+    trial.require(answer.version.order == 7, f"the version arrived as {answer.version}")  # noqa: PLR2004  (as the probe has it)
 
 
 @LAWS.law()

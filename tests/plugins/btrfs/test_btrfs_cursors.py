@@ -110,8 +110,10 @@ def test_names_of_files_are_bounded_readable_and_distinct():
     ("number", "kind"), [(13, "permission-denied"), (28, "out-of-space"), (30, "storage")]
 )
 def test_errors_of_the_file_system_are_typed(number, kind):
-    with pytest.raises(Exception, match="moving the cursor: ") as caught:  # noqa: SIM117
-        with translated("moving the cursor"):
-            raise OSError(number, os.strerror(number))
+    with (
+        pytest.raises(Exception, match="moving the cursor: ") as caught,
+        translated("moving the cursor"),
+    ):
+        raise OSError(number, os.strerror(number))
 
     assert caught.value.kind == kind
