@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from fsrep_core.runtime.pump import pump
     from fsrep_core.runtime.registry import Registry
-    from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream
+    from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream, Way
     from fsrep_core.runtime.remote.timing import Timing
     from fsrep_core.runtime.remote.transport import StreamTransport
     from fsrep_core.streams import ByteStream
@@ -82,7 +82,7 @@ _HOMES = {
     "runtime.processes": "ProcessOutput feed_process open_process_stream run_process",
     "runtime.pump": "pump",
     "runtime.registry": "Registry",
-    "runtime.remote.carrier": "Carrier DescriptorStream",
+    "runtime.remote.carrier": "Carrier DescriptorStream Way",
     "runtime.remote.timing": "Timing",
     "runtime.remote.transport": "StreamTransport",
     "streams": "ByteStream",
@@ -146,6 +146,7 @@ __all__ = [
     "VersionKind",
     "VersionMissingError",
     "VersionResult",
+    "Way",
     "feed_process",
     "hookimpl",
     "open_process_stream",

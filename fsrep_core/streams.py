@@ -4,11 +4,12 @@ The end of a pipe or socket proves nothing: a killed process and a cut link end 
 same way as a finished one. A :class:`ByteStream` therefore has two ends: the end of its
 bytes, and :meth:`ByteStream.finish`, which returns only when the maker vouches for them.
 
-Two ways lead through the bytes. Everyone can call :meth:`~ByteStream.receive_some`.
+Three ways lead through the bytes. Everyone can call :meth:`~ByteStream.receive_some`.
 Where :attr:`~ByteStream.descriptor` is set, a mover may take bytes from that descriptor
-in the kernel instead, and tells of every piece through :meth:`~ByteStream.moved`. One
-consumer uses one way. :func:`fsrep_core.pump` picks the best and keeps these rules, so
-a storage rarely needs more than that one call.
+in the kernel instead, and tells of every piece through :meth:`~ByteStream.moved`. And a
+stream may know a better way into a descriptor of its consumer than through a buffer:
+:meth:`~ByteStream.move_into`. :func:`fsrep_core.pump` picks the best and keeps these
+rules, so a storage rarely needs more than that one call.
 """
 
 from __future__ import annotations
@@ -48,6 +49,20 @@ class ByteStream(abc.ABC):
         :raises FsrepError: the maker failed, or the way to it is cut
         :raises trio.Cancelled: no byte is lost that was not returned
         """
+
+    async def move_into(self, target: int, max_bytes: int | None) -> int | None:  # noqa: ARG002  (for those who can)
+        """Move bytes into a descriptor by the stream's own means: at least one, or ``0`` = the end.
+
+        ``None`` = it has no means that are better than :meth:`receive_some`, at least not
+        now. The end is not yet success: call :meth:`finish`. Cancelled, it may have moved
+        bytes that nobody was told of.
+
+        :param target: non-blocking and writable
+        :param max_bytes: at most so many; ``None`` = as many as suit
+        :raises BrokenPipeError: nobody reads the descriptor any more
+        :raises FsrepError: as from :meth:`receive_some`
+        """
+        return None
 
     async def moved(self, count_bytes: int) -> None:  # noqa: B027  (optional by design)
         """Hear that ``count_bytes`` were taken from :attr:`descriptor`.

@@ -54,6 +54,13 @@ class MeteredStream(WrappingStream):
         self._count(len(piece))
         return piece
 
+    async def move_into(self, target: int, max_bytes: int | None) -> int | None:
+        """Let the inner stream move bytes, and count them."""
+        count_bytes = await self.inner.move_into(target, max_bytes)
+        if count_bytes:
+            self._count(count_bytes)
+        return count_bytes
+
     async def moved(self, count_bytes: int) -> None:
         """Count, then tell the inner stream."""
         self._count(count_bytes)

@@ -1,8 +1,8 @@
 """Moves the bytes of a stream into a descriptor, in the kernel where that is possible.
 
 ``splice(2)`` moves pages from pipe to pipe, or between a pipe and a socket or file,
-without a copy through this process. Where it cannot (neither end is a pipe, or the
-stream has no descriptor) bytes go through one buffer that is used again and again.
+without a copy through this process. A stream without a descriptor may know a way of its
+own into ours. Otherwise bytes go through one buffer that is used again and again.
 
 While bytes flow, the splicing loop borrows a thread, a turn at a time: a round through
 trio's loop for each piece would cost the processes at both ends a third of their speed
@@ -51,7 +51,7 @@ async def pump(stream: ByteStream, descriptor: int) -> int:
     if stream.descriptor is not None:
         moved_bytes, at_end = await _splice(stream, stream.descriptor, descriptor)
     if not at_end:
-        moved_bytes += await _copy(stream, descriptor)
+        moved_bytes += await _carry(stream, descriptor)
     await stream.finish()
     return moved_bytes
 
@@ -142,22 +142,30 @@ def _is_ready(descriptor: int, event: int, patience_seconds: float = 0) -> bool:
     return bool(poll.poll(patience_seconds * 1000))
 
 
-async def _copy(stream: ByteStream, target: int) -> int:
-    """Move through a buffer, the stream's own; give the bytes moved."""
-    piece_bytes = min(stream.piece_limit_bytes or PIECE_BYTES, PIECE_BYTES)
+async def _carry(stream: ByteStream, target: int) -> int:
+    """Move by the stream's own means, or through its buffer; give the bytes moved."""
     moved_bytes = 0
     turn_ends = trio.current_time() + COPY_TURN_SECONDS
-    while piece := await stream.receive_some(piece_bytes):
-        with memoryview(piece) as view:
-            written_bytes = 0
-            while written_bytes < len(view):
-                try:
-                    written_bytes += os.write(target, view[written_bytes:])
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(target)
-                    turn_ends = trio.current_time() + COPY_TURN_SECONDS
-            moved_bytes += written_bytes
+    while True:
+        count_bytes = await stream.move_into(target, stream.piece_limit_bytes)
+        if count_bytes is None:
+            count_bytes = await _copy_piece(stream, target)
+        if not count_bytes:
+            return moved_bytes
+        moved_bytes += count_bytes
         if trio.current_time() >= turn_ends:
             await trio.lowlevel.checkpoint()
             turn_ends = trio.current_time() + COPY_TURN_SECONDS
-    return moved_bytes
+
+
+async def _copy_piece(stream: ByteStream, target: int) -> int:
+    """Move what the stream gives next; ``0`` = it is at its end."""
+    piece = await stream.receive_some(min(stream.piece_limit_bytes or PIECE_BYTES, PIECE_BYTES))
+    with memoryview(piece) as view:
+        written_bytes = 0
+        while written_bytes < len(view):
+            try:
+                written_bytes += os.write(target, view[written_bytes:])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(target)
+    return written_bytes

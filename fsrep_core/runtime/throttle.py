@@ -70,6 +70,17 @@ class ThrottledStream(WrappingStream):
         self.rate_limit.charge(len(piece))
         return piece
 
+    async def move_into(self, target: int, max_bytes: int | None) -> int | None:
+        """Wait for the rate, then let the inner stream move a piece."""
+        await self.rate_limit.wait()
+        limit_bytes = self.piece_limit_bytes
+        count_bytes = await self.inner.move_into(
+            target, limit_bytes if max_bytes is None else min(max_bytes, limit_bytes)
+        )
+        if count_bytes:
+            self.rate_limit.charge(count_bytes)
+        return count_bytes
+
     async def moved(self, count_bytes: int) -> None:
         """Tell the inner stream, then wait until more may move."""
         await self.inner.moved(count_bytes)

@@ -13,10 +13,11 @@ __all__ = ["WrappingStream"]
 
 @attrs.define(eq=False)
 class WrappingStream(ByteStream):
-    """Passes on all but the bytes: a subclass does that, by both ways that lead through them.
+    """Passes on all but the bytes: a subclass does that, by every way that leads through them.
 
     Whatever it adds to :meth:`~fsrep_core.ByteStream.receive_some` it adds to
-    :meth:`moved`. It cannot change bytes, since a mover may take them from the descriptor.
+    :meth:`moved`, and to :meth:`~fsrep_core.ByteStream.move_into` if it passes that on. It
+    cannot change bytes, since a mover may take them from the descriptor.
     """
 
     inner: ByteStream

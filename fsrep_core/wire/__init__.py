@@ -16,6 +16,7 @@ module        what it holds
 ``problems``  errors by their kind
 ``dialogue``  what may be said when: the tables of both sides
 ``connection``  all of it together: one end of a connection
+``watch``     which frames pass, for whoever only carries them
 ============  ========================================================================
 """
 
@@ -39,7 +40,13 @@ from fsrep_core.wire.dialogue import (
     Request,
 )
 from fsrep_core.wire.errors import WireError
-from fsrep_core.wire.frames import DATA_LIMIT_BYTES
+from fsrep_core.wire.frames import (
+    DATA_LIMIT_BYTES,
+    HEADER_BYTES,
+    DataRun,
+    FrameKind,
+    encode_header,
+)
 from fsrep_core.wire.hello import Hello, StorageAsk
 from fsrep_core.wire.messages import (
     OPERATIONS,
@@ -55,6 +62,7 @@ from fsrep_core.wire.problems import make_error
 
 __all__ = [
     "DATA_LIMIT_BYTES",
+    "HEADER_BYTES",
     "OPERATIONS",
     "REQUEST_EVENTS",
     "Abort",
@@ -64,11 +72,13 @@ __all__ = [
     "Connection",
     "CursorAnswer",
     "Data",
+    "DataRun",
     "Done",
     "End",
     "Event",
     "Failure",
     "FetchRequest",
+    "FrameKind",
     "Heartbeat",
     "Hello",
     "Opened",
@@ -83,6 +93,7 @@ __all__ = [
     "StorageAsk",
     "Unpacker",
     "WireError",
+    "encode_header",
     "make_error",
     "pack",
 ]

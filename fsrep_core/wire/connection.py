@@ -42,6 +42,7 @@ from fsrep_core.wire.dialogue import (
 )
 from fsrep_core.wire.errors import WireError
 from fsrep_core.wire.frames import (
+    DataRun,
     Frame,
     FrameDecoder,
     FrameKind,
@@ -150,10 +151,7 @@ class Connection:
         if self.protocol is None and not isinstance(event, Hello):
             raise IllegalTransitionError(f"{type(event).__name__} before both hellos")
         encoded = _WRITERS[type(event)](event)
-        if self.role is Role.CLIENT:
-            self.dialogue.client_says(event)
-        else:
-            self.dialogue.server_says(event)
+        self._says(event)
         return encoded
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -194,6 +192,29 @@ class Connection:
         """Hear that so much of the current payload was moved another way."""
         self._frames.skip_data(count_bytes)
 
+    def begin_run(self) -> DataRun:
+        """Let the current payload, and ``DATA`` frames behind it, move another way.
+
+        Until :meth:`end_run`, nothing is fed.
+        """
+        return self._frames.begin_run()
+
+    def end_run(self, run: DataRun) -> None:
+        """Go on with what the run has left.
+
+        ``DATA`` behind ``DATA`` changes no state, so that the dialogue hears of all at once.
+        """
+        self._frames.end_run(run)
+        if run.announced_bytes:
+            self._heard(Data(run.announced_bytes))
+
+    def said_data(self, count_bytes: int) -> None:
+        """Hear that ``DATA`` frames with so many bytes went out another way.
+
+        :raises IllegalTransitionError: they may not be said now
+        """
+        self._says(Data(count_bytes))
+
     def _next_hello(self) -> Hello | None:
         found = self._hellos.next_hello()
         if found is None:
@@ -205,6 +226,12 @@ class Connection:
         self._hellos = HelloDecoder()
         self._frames.feed(rest)
         return hello
+
+    def _says(self, event: Event) -> None:
+        if self.role is Role.CLIENT:
+            self.dialogue.client_says(event)
+        else:
+            self.dialogue.server_says(event)
 
     def _heard(self, event: Event) -> None:
         if self.role is Role.CLIENT:

@@ -7,7 +7,8 @@ length, which is checked as soon as the header is there and before anything is k
 The payload of a ``DATA`` frame never has to pass through here: the decoder gives its
 header, then whoever reads takes the payload that is buffered already
 (:meth:`FrameDecoder.take_data`), moves the rest however the machine does it best, and
-says so (:meth:`FrameDecoder.skip_data`).
+says so (:meth:`FrameDecoder.skip_data`). Somebody who moves many of them in one go follows
+their headers with a :class:`DataRun`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "HEADER_BYTES",
     "PART_LIMIT_BYTES",
     "PAYLOAD_LIMITS_BYTES",
+    "DataRun",
     "Frame",
     "FrameDecoder",
     "FrameKind",
@@ -112,6 +114,55 @@ def encode_frame(kind: FrameKind, payload: bytes = b"") -> bytes:
 
 
 @attrs.define(eq=False)
+class DataRun:
+    """Follows ``DATA`` frames that another way moves, from within one on to the next.
+
+    Ends at a header of another frame, which goes back to the decoder, also if it is wrong.
+    """
+
+    remaining_bytes: int
+    """How much is left of the current payload."""
+    announced_bytes: int = attrs.field(init=False, default=0)
+    """What the headers on the way have announced."""
+    over: bool = attrs.field(init=False, default=False)
+    """What comes is not ``DATA``."""
+    _header: bytearray = attrs.field(init=False, factory=lambda: bytearray(HEADER_BYTES))
+    _filled_bytes: int = attrs.field(init=False, default=0)
+
+    @property
+    def header_rest(self) -> memoryview:
+        """Where what is missing of the next header belongs, once the payload has moved."""
+        return memoryview(self._header)[self._filled_bytes :]
+
+    @property
+    def unused(self) -> bytes:
+        """What was read of a header that did not become part of the run."""
+        return bytes(self._header[: self._filled_bytes])
+
+    def took_payload(self, count_bytes: int) -> None:
+        """Hear that so much of the payload was moved."""
+        if count_bytes > self.remaining_bytes:
+            raise RuntimeError("more was moved than is left of the current DATA frame")
+        self.remaining_bytes -= count_bytes
+
+    def took_header(self, count_bytes: int) -> None:
+        """Hear that so much was put into :attr:`header_rest`."""
+        self._filled_bytes += count_bytes
+        if self._filled_bytes < HEADER_BYTES:
+            return
+        number, reserved, size_bytes = _HEADER.unpack(self._header)
+        least_bytes, most_bytes = PAYLOAD_LIMITS_BYTES[FrameKind.DATA]
+        if (number, reserved) == (FrameKind.DATA, _RESERVED) and (
+            least_bytes <= size_bytes <= most_bytes
+        ):
+            self.remaining_bytes = size_bytes
+            self.announced_bytes += size_bytes
+            self._filled_bytes = 0
+        else:
+            self.over = True
+
+
+@attrs.define(eq=False)
 class FrameDecoder:
     """Finds frames in bytes that come in any pieces.
 
@@ -163,7 +214,7 @@ class FrameDecoder:
             self._header = header
             return None
         self._header = None
-        return attrs.evolve(header, payload=self._take(header.size_bytes))
+        return Frame(header.kind, header.size_bytes, self._take(header.size_bytes))
 
     def take_data(self, max_bytes: int) -> bytes:
         """Take what is buffered of the current ``DATA`` payload; ``b""`` = nothing."""
@@ -181,6 +232,17 @@ class FrameDecoder:
         if count_bytes > self.data_remaining_bytes or self._buffer:
             raise RuntimeError("more was skipped than is left of the current DATA frame")
         self.data_remaining_bytes -= count_bytes
+
+    def begin_run(self) -> DataRun:
+        """Leave what comes next, from within a payload, to a run; nothing may be buffered."""
+        if self._buffer or not self.data_remaining_bytes:
+            raise RuntimeError("a run begins within a payload of which nothing is buffered")
+        return DataRun(self.data_remaining_bytes)
+
+    def end_run(self, run: DataRun) -> None:
+        """Go on behind a run."""
+        self.data_remaining_bytes = run.remaining_bytes
+        self._buffer += run.unused
 
     def _take(self, count_bytes: int) -> bytes:
         with memoryview(self._buffer) as view:

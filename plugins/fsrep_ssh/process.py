@@ -11,7 +11,6 @@ its input and stops what it does.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -32,9 +31,6 @@ __all__ = ["SshStream", "start_ssh"]
 
 SAID_LIMIT_BYTES = 1 << 15
 """How much of the end of standard error is kept."""
-
-PIPE_BYTES = 1 << 20
-"""The largest pipe that the kernel usually allows (``pipe(7)``)."""
 
 READ_BYTES = 1 << 12
 
@@ -63,9 +59,6 @@ async def start_ssh(
     their_input, our_output = os.pipe()
     our_input, their_output = os.pipe()
     try:
-        for pipe in (our_output, our_input):
-            with suppress(OSError):  # the pipes of this user take too much already
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         process = await trio.lowlevel.open_process(
             argv,
             stdin=their_input,

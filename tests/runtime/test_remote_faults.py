@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from contextlib import asynccontextmanager, suppress
 
 import attrs
@@ -14,9 +15,9 @@ from fsrep_core import (
     BrokenEndpointError,
     BusyError,
     ByteStream,
-    Carrier,
     ConnectivityError,
     CursorRequest,
+    DescriptorStream,
     FsrepError,
     Inventory,
     InventoryRequest,
@@ -670,25 +671,14 @@ async def test_a_stranger_is_quoted_and_not_tried_again(autojump_clock):
     await there.aclose()
 
 
-class KnowingCarrier(Carrier):
-    """A stream that ends at once and knows why."""
+class KnowingCarrier(DescriptorStream):
+    """A stream whose peer has gone, and that knows why."""
 
-    async def receive_into(self, _buffer):
-        await trio.lowlevel.checkpoint()
-        return 0
-
-    async def receive_some(self, _max_bytes=None):
-        await trio.lowlevel.checkpoint()
-        return b""
-
-    async def send_all(self, _data):
-        await trio.lowlevel.checkpoint()
-
-    async def wait_send_all_might_not_block(self):
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self):
-        await trio.lowlevel.checkpoint()
+    def __init__(self):
+        here, there = socket.socketpair()
+        there.close()
+        descriptor = here.detach()
+        super().__init__(descriptor, descriptor)
 
     async def why_it_ended(self):
         await trio.lowlevel.checkpoint()

@@ -552,3 +552,40 @@ def test_a_header_alone_reserves_nothing():
 
     assert pair.server.next_event() is None
     assert pair.server.buffered_bytes == 0
+
+
+def test_data_behind_data_changes_no_state():
+    """Many frames may pass a connection by, and it hears of them as of one."""
+    for table, follows in ((CLIENT, SERVER_FOLLOWS), (SERVER, CLIENT_FOLLOWS)):
+        states = [row[Data] for row in table.values() if Data in row]
+
+        assert states
+        assert all(table[state][Data] is state for state in states)
+        assert not any(Data in row for row in follows.values())
+
+
+def test_frames_that_pass_a_connection_by_count_for_the_end_of_the_stream():
+    pair = Pair().greet()
+    talk(pair, [(">", PUSH)])
+    pair.client.said_data(10)
+    pair.server.feed(encode_header(FrameKind.DATA, 4))
+    assert pair.server.next_event() == Data(4)
+    run = pair.server.begin_run()
+    run.took_payload(4)
+    header = encode_header(FrameKind.DATA, 6)
+    run.header_rest[:] = header
+    run.took_header(len(header))
+    run.took_payload(6)
+    pair.server.end_run(run)
+
+    with pytest.raises(IllegalTransitionError, match="vouches for 9 bytes"):
+        pair.client.send(End(9))
+    pair.say(pair.client, End(10))
+    assert pair.hear(pair.server) == [End(10)]
+
+
+def test_frames_may_pass_a_connection_by_only_where_data_may_be_said():
+    pair = Pair().greet()
+
+    with pytest.raises(IllegalTransitionError):
+        pair.client.said_data(0)

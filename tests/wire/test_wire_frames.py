@@ -143,3 +143,90 @@ def test_wanted_bytes_count_down_to_the_header_and_then_to_the_payload():
     assert decoder.wanted_bytes == 8
     decoder.feed(frame[8:10])
     assert decoder.wanted_bytes == 6
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=8), st.data())
+def test_a_run_moves_every_payload_and_stops_at_another_frame(sent, data):
+    """Payloads go another way, any number of bytes at a time, over any number of runs."""
+    frames = [encode_frame(FrameKind.DATA, each) for each in sent]
+    rest = memoryview(b"".join([*frames, encode_frame(FrameKind.END, bytes(8))]))
+    decoder, moved, announced_bytes = FrameDecoder(), bytearray(), 0
+
+    def take(most_bytes):
+        nonlocal rest
+        size_bytes = data.draw(st.integers(1, most_bytes))
+        taken, rest = rest[:size_bytes], rest[size_bytes:]
+        return taken
+
+    frame = None
+    while frame is None or frame.kind is FrameKind.DATA:
+        if not decoder.data_remaining_bytes:
+            decoder.feed(take(decoder.wanted_bytes))
+            frame = decoder.next_frame()
+            announced_bytes += decoder.data_remaining_bytes
+            continue
+        run = decoder.begin_run()
+        for _ in range(data.draw(st.integers(1, 6))):
+            if run.over:
+                break
+            if run.remaining_bytes:
+                piece = take(run.remaining_bytes)
+                moved += piece
+                run.took_payload(len(piece))
+            else:
+                piece = take(len(run.header_rest))
+                run.header_rest[: len(piece)] = piece
+                run.took_header(len(piece))
+        decoder.end_run(run)
+        announced_bytes += run.announced_bytes
+        frame = None if decoder.data_remaining_bytes else decoder.next_frame()
+
+    assert moved == b"".join(sent)
+    assert announced_bytes == len(moved)
+    assert frame.kind is FrameKind.END
+    assert not rest
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x63\x00\x00\x00\x00\x00\x00\x00",
+        b"\x06\x00\x01\x00\x00\x00\x00\x01",
+        encode_header(FrameKind.DATA, 1)[:4] + (DATA_LIMIT_BYTES + 1).to_bytes(4, "big"),
+        encode_header(FrameKind.DATA, 1)[:4] + bytes(4),
+    ],
+    ids=["unknown kind", "reserved bytes", "too long", "empty"],
+)
+def test_a_header_that_is_wrong_ends_a_run_and_is_refused_behind_it(header):
+    decoder = FrameDecoder()
+    decoder.feed(encode_header(FrameKind.DATA, 1))
+    decoder.next_frame()
+    run = decoder.begin_run()
+    run.took_payload(1)
+    run.header_rest[:] = header
+    run.took_header(len(header))
+
+    assert run.over
+    decoder.end_run(run)
+    with pytest.raises(WireError):
+        decoder.next_frame()
+
+
+def test_a_run_that_is_told_of_more_than_is_there_objects():
+    decoder = FrameDecoder()
+    decoder.feed(encode_header(FrameKind.DATA, 5))
+    decoder.next_frame()
+    run = decoder.begin_run()
+
+    with pytest.raises(RuntimeError, match="more was moved"):
+        run.took_payload(6)
+
+
+def test_a_run_begins_only_within_a_payload_that_nobody_holds():
+    decoder = FrameDecoder()
+    with pytest.raises(RuntimeError, match="begins within a payload"):
+        decoder.begin_run()
+    decoder.feed(encode_header(FrameKind.DATA, 5) + b"x")
+    decoder.next_frame()
+    with pytest.raises(RuntimeError, match="begins within a payload"):
+        decoder.begin_run()

@@ -20,7 +20,8 @@ import trio
 
 from fsrep_core.errors import ConnectivityError, FsrepError
 from fsrep_core.runtime.pump import TURN_SECONDS
-from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream
+from fsrep_core.runtime.remote.carrier import Carrier, Way
+from fsrep_core.runtime.remote.frames import Awaited, IncomingFrames, OutgoingFrames
 from fsrep_core.runtime.remote.timing import Timing
 from fsrep_core.wire import (
     DATA_LIMIT_BYTES,
@@ -109,14 +110,19 @@ class Link:
                 await self._write(header, piece)
         await self._let_others_run()
 
-    async def splice_data(self, source: int, count_bytes: int) -> None:
-        """Send so many bytes that a pipe holds; the stream is a :class:`DescriptorStream`."""
-        assert isinstance(self.stream, DescriptorStream)  # noqa: S101  (the caller has looked)
+    async def send_frames(self, frames: OutgoingFrames) -> None:
+        """Send pieces of the stream for a turn, each of them whole."""
+        carrier = frames.carrier
         async with self._writing:
-            with self._tearing():
-                await self.stream.send_all(self.wire.send(Data(count_bytes)))
-                await self.stream.send_from(source, count_bytes)
-        await self._let_others_run()
+            self.wire.said_data(0)  # whether it may be said, before any of it is
+            before_bytes = frames.taken_bytes
+            await trio.lowlevel.checkpoint_if_cancelled()
+            with self._tearing(), carrier.sending():
+                await carrier.turn(Way.SEND, frames.move)
+                while not frames.between_frames:
+                    await carrier.wait(Way.SEND)
+                    await carrier.turn(Way.SEND, frames.move)
+            self.wire.said_data(frames.taken_bytes - before_bytes)
 
     async def hear(self) -> Event:
         """Give the next thing that the peer says, apart from heartbeats.
@@ -139,9 +145,7 @@ class Link:
             return piece
         size_bytes = min(max_bytes, self.wire.data_remaining_bytes)
         if isinstance(self.stream, Carrier):
-            if not self._buffer:
-                self._buffer = bytearray(DATA_LIMIT_BYTES)
-            buffer = memoryview(self._buffer)[:size_bytes]
+            buffer = self._payload_buffer[:size_bytes]
             read: bytes | bytearray | memoryview = buffer[
                 : await self._receive_into(self.stream, buffer)
             ]
@@ -149,6 +153,31 @@ class Link:
             read = await self._receive(size_bytes)
         self.wire.skip_data(len(read))
         return read
+
+    async def move_data(self, target: int, max_bytes: int | None) -> int | None:
+        """Move payloads into a descriptor: that of :class:`Data`, and of others behind it.
+
+        :returns: how many bytes, at least one; ``None`` = they have to be read
+        :raises BrokenPipeError: nobody reads the descriptor any more
+        """
+        if not isinstance(self.stream, Carrier) or self.wire.buffered_bytes:
+            return None
+        run = self.wire.begin_run()
+        frames = IncomingFrames(
+            self.stream, run, target, limit_bytes=max_bytes, buffer=self._payload_buffer
+        )
+        try:
+            while True:
+                await self._receive_frames(frames)
+                if frames.awaits is Awaited.STORAGE:
+                    await trio.lowlevel.wait_writable(target)
+                elif frames.moved_bytes or frames.over:
+                    break
+        finally:
+            self.wire.end_run(run)
+        if frames.failure is not None:
+            raise frames.failure
+        return frames.moved_bytes
 
     async def hear_past_data(self) -> Event:
         """Give the next thing that the peer says behind what is left of a stream."""
@@ -234,6 +263,12 @@ class Link:
         return event
 
     @property
+    def _payload_buffer(self) -> memoryview:
+        if not self._buffer:
+            self._buffer = bytearray(DATA_LIMIT_BYTES)
+        return memoryview(self._buffer)
+
+    @property
     def _wanted_bytes(self) -> int:
         # A carrier moves payloads its own way, so nothing of them is read ahead.
         if isinstance(self.stream, Carrier) and self.wire.peer is not None:
@@ -255,6 +290,18 @@ class Link:
         if not count_bytes:
             raise await self._silence_or_end(waiting)
         return count_bytes
+
+    async def _receive_frames(self, frames: IncomingFrames) -> None:
+        """Take a turn, and wait for the peer if it has nothing more to give."""
+        carrier, alive = frames.carrier, False
+        with self._waiting() as waiting:
+            with carrier.used(Way.RECEIVE):
+                await carrier.turn(Way.RECEIVE, frames.move)
+                if frames.awaits is Awaited.CARRIER and not frames.moved_bytes:
+                    await carrier.wait(Way.RECEIVE)
+            alive = not frames.cut
+        if not alive:
+            raise await self._silence_or_end(waiting)
 
     @contextmanager
     def _waiting(self) -> Iterator[trio.CancelScope]:

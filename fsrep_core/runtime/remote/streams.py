@@ -7,18 +7,15 @@ be told to stop between two frames, when nobody wants the rest.
 
 from __future__ import annotations
 
-import array
-import fcntl
-import os
-import stat
-import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import trio
 
 from fsrep_core.errors import FsrepError, InterruptedStreamError
-from fsrep_core.runtime.remote.carrier import DescriptorStream
+from fsrep_core.runtime.remote.carrier import Carrier
+from fsrep_core.runtime.remote.frames import Awaited, OutgoingFrames
 from fsrep_core.runtime.remote.link import Link
 from fsrep_core.streams import ByteStream
 from fsrep_core.wire import DATA_LIMIT_BYTES, Data, End, Event
@@ -54,25 +51,21 @@ class IncomingStream(ByteStream):
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray | memoryview:
         """See :meth:`~fsrep_core.ByteStream.receive_some`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while self._watched is not None:
-            await self._watched.wait()
-        self._reading = True
-        try:
-            while not self.link.wire.data_remaining_bytes:
-                self._raise_error()
-                if self.whole:
-                    return b""
-                await self._hear()
-            piece = await self.link.read_data(max_bytes)
-        except FsrepError as error:
-            self.error, self.error_told = error, True
-            raise
-        finally:
-            self._reading = False
-            self._left.set()
+        piece: bytes | bytearray | memoryview = b""
+        with self._read():
+            if await self._more():
+                piece = await self.link.read_data(max_bytes)
         self.total_bytes += len(piece)
         return piece
+
+    async def move_into(self, target: int, max_bytes: int | None) -> int | None:
+        """See :meth:`~fsrep_core.ByteStream.move_into`: in the kernel, or with one copy."""
+        count_bytes: int | None = 0
+        with self._read():
+            if await self._more():
+                count_bytes = await self.link.move_data(target, max_bytes)
+        self.total_bytes += count_bytes or 0
+        return count_bytes
 
     async def finish(self) -> None:
         """See :meth:`~fsrep_core.ByteStream.finish`."""
@@ -101,6 +94,31 @@ class IncomingStream(ByteStream):
                 self._watched.set()
                 self._watched = None
 
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """Note that somebody reads, and of what goes wrong that they know."""
+        self._reading = True
+        try:
+            yield
+        except FsrepError as error:
+            self.error, self.error_told = error, True
+            raise
+        finally:
+            self._reading = False
+            self._left.set()
+
+    async def _more(self) -> bool:
+        """Tell whether there is a payload to take, now that the peer was heard."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._watched is not None:
+            await self._watched.wait()
+        while not self.link.wire.data_remaining_bytes:
+            self._raise_error()
+            if self.whole:
+                return False
+            await self._hear()
+        return True
+
     async def _hear(self) -> None:
         """Hear one word, and note an end of the stream."""
         try:
@@ -128,11 +146,14 @@ class OutgoingStream:
     stream: ByteStream
     total_bytes: int = attrs.field(init=False, default=0)
     _stopped: bool = attrs.field(init=False, default=False)
+    _frames: OutgoingFrames | None = attrs.field(init=False, default=None)
     _taking: trio.CancelScope | None = attrs.field(init=False, default=None)
 
     def stop(self) -> None:
         """Take no more from the stream. A frame that has begun goes out whole."""
         self._stopped = True
+        if self._frames is not None:
+            self._frames.stopped = True
         if self._taking is not None:
             self._taking.cancel()
 
@@ -142,14 +163,11 @@ class OutgoingStream:
         :returns: whether that was done; ``False`` = it was stopped
         :raises FsrepError: the stream failed, or the link is lost
         """
-        limit_bytes = min(self.stream.piece_limit_bytes or DATA_LIMIT_BYTES, DATA_LIMIT_BYTES)
         carrier, source = self.link.stream, self.stream.descriptor
-        if isinstance(carrier, DescriptorStream) and source is not None and _is_pipe(source):
-            send_piece = self._splice_piece
+        if isinstance(carrier, Carrier) and source is not None:
+            await self._send_frames(carrier, source)
         else:
-            send_piece = self._send_piece
-        while not self._stopped and await send_piece(limit_bytes):
-            pass
+            await self._send_pieces()
         if not self._stopped:
             with trio.CancelScope() as self._taking:
                 await self.stream.finish()
@@ -158,42 +176,39 @@ class OutgoingStream:
         await self.link.say(End(self.total_bytes))
         return True
 
-    async def _send_piece(self, limit_bytes: int) -> bool:
-        """Send what the stream gives; tell whether there may be more."""
-        piece: bytes | bytearray | memoryview = b""
-        with trio.CancelScope() as self._taking:
-            piece = await self.stream.receive_some(limit_bytes)
-        if not piece:
-            return False
-        self.total_bytes += len(piece)
-        await self.link.say_data(piece)
-        return True
-
-    async def _splice_piece(self, limit_bytes: int) -> bool:
-        """Send what is in the stream's pipe, without a copy; tell whether there may be more."""
-        source = self.stream.descriptor
-        assert source is not None  # noqa: S101  (run has looked)
-        count_bytes = _readable_bytes(source)
-        if not count_bytes:
+    async def _send_pieces(self) -> None:
+        """Send what the stream gives."""
+        limit_bytes = self._limit_bytes
+        while not self._stopped:
+            piece: bytes | bytearray | memoryview = b""
             with trio.CancelScope() as self._taking:
-                await trio.lowlevel.wait_readable(source)
-            count_bytes = _readable_bytes(source)
-        if not count_bytes or self._stopped:
-            return False
-        count_bytes = min(count_bytes, limit_bytes)
-        self.total_bytes += count_bytes
-        await self.link.splice_data(source, count_bytes)
-        with trio.CancelScope() as self._taking:
-            await self.stream.moved(count_bytes)
-        return True
+                piece = await self.stream.receive_some(limit_bytes)
+            if not piece:
+                return
+            self.total_bytes += len(piece)
+            await self.link.say_data(piece)
 
+    async def _send_frames(self, carrier: Carrier, source: int) -> None:
+        """Send what the stream's descriptor gives."""
+        self._frames = frames = OutgoingFrames(
+            carrier,
+            source,
+            limit_bytes=self._limit_bytes,
+            single=self.stream.piece_limit_bytes is not None,
+        )
+        frames.stopped = self._stopped
+        while not frames.at_end:
+            await self.link.send_frames(frames)
+            count_bytes = frames.taken_bytes - self.total_bytes
+            self.total_bytes = frames.taken_bytes
+            if self._stopped:
+                return
+            with trio.CancelScope() as self._taking:
+                if count_bytes:
+                    await self.stream.moved(count_bytes)
+                if frames.awaits is Awaited.STORAGE:
+                    await trio.lowlevel.wait_readable(source)
 
-def _is_pipe(descriptor: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-
-
-def _readable_bytes(descriptor: int) -> int:
-    """How many bytes can be read at once. After waiting, none means the end."""
-    count = array.array("i", [0])
-    fcntl.ioctl(descriptor, termios.FIONREAD, count)
-    return count[0]
+    @property
+    def _limit_bytes(self) -> int:
+        return min(self.stream.piece_limit_bytes or DATA_LIMIT_BYTES, DATA_LIMIT_BYTES)

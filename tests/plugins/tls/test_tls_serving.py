@@ -195,9 +195,9 @@ async def test_a_client_that_breaks_the_rules_harms_only_itself(kit, hosts, said
     async with kit.served(hosts) as (server, endpoint):
         await endpoint.inventory(ASK)
         stream = await raw_client(hosts, server.port)
-        await stream.send_all(said)
         with trio.fail_after(20):
             try:
+                await stream.send_all(said)
                 while await stream.receive_some():
                     pass
             except trio.BrokenResourceError:

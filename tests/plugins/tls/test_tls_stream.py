@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from fsrep_core import ConnectivityError
+from fsrep_core import ConnectivityError, Way
 from fsrep_core.testing import no_leaks
 from fsrep_tls.credentials import Credentials
 from fsrep_tls.problems import explain_tls
@@ -154,13 +154,13 @@ async def test_a_cancelled_receive_loses_nothing(make_pair):
 async def test_a_receive_that_is_cancelled_as_bytes_arrive_gives_them(make_pair, monkeypatch):
     here, there = await make_pair()
     scope = trio.CancelScope()
-    wait = there._wait_for
+    wait = there.wait
 
-    async def wait_and_cancel(wanted):
-        await wait(wanted)
+    async def wait_and_cancel(way):
+        await wait(way)
         scope.cancel()
 
-    monkeypatch.setattr(there, "_wait_for", wait_and_cancel)
+    monkeypatch.setattr(there, "wait", wait_and_cancel)
     buffer = memoryview(bytearray(1 << 18))
     taken = None
     async with trio.open_nursery() as nursery:
@@ -286,7 +286,7 @@ async def test_two_tasks_may_wait_for_the_same_direction(make_pair):
     woken = []
 
     async def wait(name):
-        await here._writable.wait()
+        await here.wait(Way.SEND)
         woken.append(name)
 
     async with trio.open_nursery() as nursery:
