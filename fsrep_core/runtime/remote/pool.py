@@ -141,8 +141,8 @@ class Pool:
             if not waiter.granted.is_set():
                 try:
                     await waiter.granted.wait()
-                except trio.Cancelled:  # nothing was granted, or the wait would be over
-                    self._waiters.remove(waiter)
+                except trio.Cancelled:
+                    self._withdraw(waiter)
                     raise
             if waiter.member is None:
                 return await self._open_one(use)
@@ -164,6 +164,18 @@ class Pool:
             self._streams += waiter.use is Use.STREAM
             self._waiters.remove(waiter)
             waiter.granted.set()
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """Let somebody go who was cancelled, perhaps just before something was granted."""
+        if not waiter.granted.is_set():
+            self._waiters.remove(waiter)
+            return
+        self._streams -= waiter.use is Use.STREAM
+        if waiter.member is None:
+            self._open -= 1
+        elif waiter.member.link.reusable:
+            self._idle.append(waiter.member)
+        self._grant()
 
     def _may_open(self, use: Use) -> bool:
         of_calls = self._open - self._streams
