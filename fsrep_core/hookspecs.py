@@ -60,9 +60,10 @@ class EndpointSpec:
         side, unless the operator let the storage make it: it usually means a disk that
         is not mounted.
 
-        :raises FsrepError: the storage cannot be listed at all. One unreadable
-            filesystem is left out only if it is not in scope; otherwise it is an error
-            that is not local, because a plan without it would lie.
+        A filesystem in scope that cannot be read is never left out, because a plan
+        without it would lie: it is listed with its ``problem``, and the others go on.
+
+        :raises FsrepError: the storage cannot be listed at all
 
         Changes nothing. Cancelling it leaves nothing behind.
         """

@@ -119,6 +119,9 @@ class Filesystem:
     resume_token: ResumeToken | None = None
     placeholder: bool = False
     """Exists only to hold its children; it has never received anything."""
+    problem: Problem | None = None
+    """Why the storage cannot say what is here, such as a damaged record. What else is said
+    of it counts for nothing then: it is a conflict, and the others go on."""
     attributes: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     """What the storage wants to show of it (type, encryption); never decided upon here."""
 

@@ -9,12 +9,13 @@ from fsrep_core.planning.plan import Conflict, ConflictKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fsrep_core.values import Version
+    from fsrep_core.values import Filesystem, Version
 
 __all__ = [
     "base_is_not_cursor",
     "cursor_missing",
     "diverged",
+    "find_unreadable",
     "incompatible_formats",
     "initial_forbidden",
     "list_versions",
@@ -44,6 +45,19 @@ def no_such_filesystem() -> Conflict:
         message="the sender has no filesystem of this name",
         hint="mount or restore it, correct its name, or take it out of the job",
     )
+
+
+def find_unreadable(sender: Filesystem, receiver: Filesystem | None) -> Conflict | None:
+    """A side cannot say what it has of the filesystem; ``None`` = both can."""
+    for side, listed in (("sender", sender), ("receiver", receiver)):
+        if listed is not None and listed.problem is not None:
+            hint = f"repair it on the {side}, or exclude it with a '!' pattern"
+            return Conflict(
+                kind=ConflictKind.UNREADABLE,
+                message=f"the {side} cannot say what it has: {listed.problem.message}",
+                hint=listed.problem.hint or hint,
+            )
+    return None
 
 
 def nothing_to_send(bookmarks: Sequence[Version]) -> Conflict:

@@ -44,6 +44,9 @@ def plan_filesystem(
     ``waits_for`` stays ``None``: only :func:`~fsrep_core.planning.make_plan` sees the
     other filesystems.
     """
+    unreadable = conflicts.find_unreadable(sender, receiver)
+    if unreadable is not None:
+        return FilesystemPlan(filesystem=sender.name, conflict=unreadable)
     sides = compare(sender, receiver, from_bookmarks=sender_capabilities.bookmarks)
     conflict = next(_find_conflicts(sides, policy), None)
     if conflict is None and sides.later:

@@ -20,6 +20,8 @@ class ConflictKind(enum.Enum):
 
     NO_SUCH_FILESYSTEM = "no-such-filesystem"
     """The job names a filesystem that the sender does not have."""
+    UNREADABLE = "unreadable"
+    """A side cannot say what it has of the filesystem."""
     NOTHING_TO_SEND = "nothing-to-send"
     """The sender has no snapshot."""
     INITIAL_FORBIDDEN = "initial-forbidden"

@@ -109,6 +109,7 @@ class DirectoryStorage:
                     cursor=_version(each.cursor) if each.cursor else None,
                     resume_token=_token(each.token) if each.token else None,
                     attributes={"type": "directory"},
+                    problem=problem_of(each.failure.facts()) if each.failure else None,
                 )
                 for each in listed
             ),

@@ -326,6 +326,28 @@ def test_versions_prints_one_document(fsrep, job):
     assert [each["name"] for each in docs["sender"]] == ["one"]
 
 
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+def test_a_damaged_record_concerns_its_filesystem_alone(fsrep, job, side):
+    fsrep("snapshot", "--name", "one")
+    fsrep("run")
+    fsrep("snapshot", "--name", "two")
+    (getattr(job, side) / ".fsrep/docs/@one/version.json").write_text("{")
+
+    ran = fsrep("run", "--json")
+    compared = fsrep("versions", "--json")
+    shown = fsrep("versions")
+
+    (failed,) = [each for each in ran.document["jobs"][0]["completed"] if each["problem"]]
+    assert (ran.status, failed["filesystem"]) == (1, "docs")
+    assert failed["problem"]["message"].startswith(f"the {side} cannot say what it has: ")
+    assert job.received("photos", "two").is_dir()
+    docs, photos = compared.document["jobs"][0]["filesystems"]
+    assert compared.status == 1
+    assert "is damaged" in docs["problem"]["message"]
+    assert (photos["problem"], photos["lag_versions"]) == (None, 0)
+    assert f"documents: docs: the {side} cannot say what it has" in shown.out
+
+
 def test_a_name_of_any_bytes_is_shown_and_documented(fsrep, job):
     (job.sender / "b\udcff\x1b").mkdir()
     job.config.write_text(job.config.read_text().replace('["docs", "photos"]', '["*", "docs"]'))

@@ -9,6 +9,7 @@ from fsrep_core.values import (
     Capabilities,
     Filesystem,
     Inventory,
+    Problem,
     ResumeToken,
     Version,
     VersionKind,
@@ -75,6 +76,29 @@ def test_conflict_of_one_filesystem_touches_no_other():
     kinds = [each.conflict and each.conflict.kind for each in made.filesystems]
     assert kinds == [ConflictKind.NOTHING_TO_SEND, None, ConflictKind.DIVERGED]
     assert len(made.filesystems[1].steps) == 1
+
+
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+def test_what_a_side_cannot_read_is_a_conflict_of_that_filesystem_alone(side):
+    problem = Problem(message="x is damaged", temporary=False, local=True, hint="mend x")
+    broken = [filesystem("a", problem=problem), "b", filesystem("c", "")]
+    good = ["a", "c"]
+    made = plan(broken, good) if side == "sender" else plan([*good, "b"], broken)
+
+    a, b, _ = made.filesystems
+    assert a.conflict.kind is ConflictKind.UNREADABLE
+    assert a.conflict.message == f"the {side} cannot say what it has: x is damaged"
+    assert (a.conflict.hint, a.steps) == ("mend x", ())
+    assert b.conflict is None
+    assert not made.empty
+
+
+def test_a_problem_without_a_hint_gets_one():
+    problem = Problem(message="x", temporary=True, local=True)
+
+    [a] = plan([filesystem("a", problem=problem)]).filesystems
+
+    assert "on the sender" in a.conflict.hint
 
 
 class TestPlaceholdersOfTheSender:

@@ -99,6 +99,7 @@ filesystems = st.builds(
     cursor=st.none() | versions,
     resume_token=st.none() | tokens,
     placeholder=st.booleans(),
+    problem=st.none() | problems,
     attributes=st.dictionaries(words, texts, max_size=3),
 )
 sends = st.builds(

@@ -15,10 +15,11 @@ from fsrep_core.ops.report import document, print_document
 from fsrep_core.ops.screen import print_table
 from fsrep_core.ops.session import job_settings, open_session, open_sides
 from fsrep_core.ops.words import count_of, format_time, visible
+from fsrep_core.planning.conflicts import find_unreadable
 from fsrep_core.planning.patterns import select_filesystems
 from fsrep_core.quantities import format_duration
 from fsrep_core.runtime.survey import survey
-from fsrep_core.values import Filesystem, Inventory, Version, VersionKind
+from fsrep_core.values import Filesystem, Inventory, Problem, Version, VersionKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -47,13 +48,19 @@ class Comparison:
     receiver: tuple[Version, ...]
     partial: bool
     """The receiver holds a cut receive that can go on."""
+    problem: Problem | None = None
+    """Why a side cannot say what it has; the rest is then not all of it."""
 
 
 def versions(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) -> int:
     """List and compare both sides of each job."""
     session = open_session(config_path, job_names)
     outcomes, interrupted = for_each_job(session.jobs, partial(_compare_job, session))
-    status = exit_status(any(each.problem for each in outcomes), interrupted)
+    failed = any(
+        each.problem is not None or any(found.problem for found in each.result or ())
+        for each in outcomes
+    )
+    status = exit_status(failed, interrupted)
     if as_json:
         jobs: list[dict[str, object]] = [
             {"job": each.job, "problem": each.problem, "filesystems": each.result or []}
@@ -99,6 +106,7 @@ def _compare_filesystem(sender: Filesystem, receiver: Filesystem) -> Comparison:
     there = {version.guid for version in received if version.kind is VersionKind.SNAPSHOT}
     common = next((version for version in reversed(sent) if version.guid in there), None)
     behind = [version for version in snapshots if common is None or version.order > common.order]
+    unreadable = find_unreadable(sender, receiver)
     return Comparison(
         filesystem=sender.name,
         newest_common=common,
@@ -108,6 +116,7 @@ def _compare_filesystem(sender: Filesystem, receiver: Filesystem) -> Comparison:
         sender=tuple(sent),
         receiver=tuple(received),
         partial=receiver.resume_token is not None,
+        problem=unreadable.problem() if unreadable is not None else None,
     )
 
 
@@ -124,6 +133,8 @@ def _print_comparison(job: str, each: Comparison) -> None:
 
 
 def _verdict(each: Comparison) -> str:
+    if each.problem is not None:
+        return f"{each.problem.message} ({each.problem.hint})"
     if each.newest_common is None:
         verdict = "nothing in common"
     elif each.lag_versions == 0:

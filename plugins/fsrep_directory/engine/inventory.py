@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from .cursor import cursor_of
-from .failures import Failure
+from .failures import Failure, from_os_error
 from .partial import read_token
-from .store import Root, StoredVersion
+from .store import FilesystemStore, Root, StoredVersion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Listed:
         self.versions: list[StoredVersion] = []
         self.cursor: StoredVersion | None = None
         self.token: dict[str, Any] | None = None
+        self.failure: Failure | None = None
+        """Why the rest cannot be said."""
 
 
 def inventory(
@@ -37,6 +39,8 @@ def inventory(
     the job wants it, and whoever plans can say what it lacks.
 
     :param may_lack: a root that does not exist is empty, and can be made later
+    One that cannot be read is listed with its failure.
+
     :raises Failure: not local to a filesystem: nothing can be said of the root
     """
     root = Root(root_path)
@@ -51,11 +55,8 @@ def inventory(
         )
     listed: dict[str, Listed] = {}
     for store in root.filesystems() if root.exists() else ():
-        found = Listed(store.name)
-        found.versions = store.versions()
-        found.token = read_token(store)
-        found.cursor = cursor_of(job, found.versions)
-        if found.versions or found.token:
+        found = _look(store, job)
+        if found.versions or found.token or found.failure:
             listed[store.name] = found
     for pattern in patterns:
         if pattern not in listed and not _PATTERN_MARKS.intersection(pattern):
@@ -66,3 +67,17 @@ def inventory(
             if os.path.isdir(live):
                 listed[pattern] = Listed(pattern)
     return [listed[name] for name in sorted(listed)]
+
+
+def _look(store: FilesystemStore, job: str) -> Listed:
+    """List one filesystem. What is wrong with it concerns no other."""
+    found = Listed(store.name)
+    try:
+        found.versions = store.versions()
+        found.token = read_token(store)
+        found.cursor = cursor_of(job, found.versions)
+    except Failure as failure:
+        found.failure = failure
+    except OSError as error:
+        found.failure = from_os_error(error, f"listing the versions of {store.name!r}")
+    return found

@@ -287,7 +287,6 @@ class FilesystemStore:
                 "storage",
                 f"the version {path!r} is damaged: {error}",
                 hint="move its folder out of the store",
-                local=False,
             ) from error
         return version
 

@@ -99,14 +99,25 @@ def test_a_root_that_is_missing_is_no_empty_root(laboratory):
     assert inventory(missing, "job", (), may_lack=True) == []
 
 
-def test_a_damaged_version_is_an_error_that_is_not_local(laboratory):
+@pytest.mark.parametrize("damage", ["text", "type", "unreadable"])
+def test_a_damaged_version_is_a_failure_of_its_filesystem_alone(laboratory, damage):
     laboratory.create("v1")
-    with open(f"{laboratory.store('sender').path}/@v1/version.json", "w") as file:
-        file.write("{")
-    with pytest.raises(Failure, match="is damaged") as caught:
-        laboratory.listed("sender")
+    os.mkdir(f"{laboratory.root('sender')}/other")
+    laboratory.create("v1", "other")
+    path = f"{laboratory.store('sender').path}/@v1/version.json"
+    os.unlink(path)
+    if damage == "unreadable":
+        os.symlink("version.json", path)  # root may read everything else
+    else:
+        with open(path, "w") as file:
+            file.write("{" if damage == "text" else '{"name": "v1"}')
 
-    assert caught.value.local is False
+    docs, other = inventory(laboratory.root("sender"), "job", ("**",), may_lack=False)
+
+    assert (docs.name, docs.failure.kind) == ("docs", "storage")
+    assert "version.json" in docs.failure.message
+    assert docs.failure.local is not False
+    assert (other.failure, len(other.versions)) == (None, 1)
 
 
 def test_orders_grow_on_each_side(laboratory):
