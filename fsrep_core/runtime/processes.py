@@ -35,14 +35,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import attrs
 import trio
 
-from fsrep_core.errors import StorageError
+from fsrep_core.errors import FsrepError, StorageError
 from fsrep_core.runtime.pump import PIECE_BYTES, pump
 from fsrep_core.streams import ByteStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Container, Mapping, Sequence
-
-    from fsrep_core.errors import FsrepError
 
 __all__ = ["Explain", "ProcessOutput", "feed_process", "open_process_stream", "run_process"]
 
@@ -108,13 +106,14 @@ async def open_process_stream(
         yield _ProcessStream(child=child)
 
 
-async def feed_process(
+async def feed_process(  # noqa: PLR0913  (what its callers say of a child and its stream)
     argv: Sequence[str],
     stream: ByteStream,
     *,
     explain: Explain,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    keeps_partial: bool = False,
 ) -> ProcessOutput:
     """Start a child and pump a stream into its standard input, to a whole end.
 
@@ -122,6 +121,9 @@ async def feed_process(
     every other case it is killed first. A child that ends early stops the stream at
     once, and its own error is raised, not the broken pipe that echoes it.
 
+    :param keeps_partial: the stream's format marks its end, and the child keeps what it
+        has taken of one that breaks off. When the stream fails, such a child gets the end
+        of its input and some time to take what is in the pipe, before it is killed
     :raises FsrepError: the stream's error, or ``explain(...)`` of the child's failure,
         whichever was the cause
     """
@@ -131,12 +133,23 @@ async def feed_process(
         enlarge_pipe(child.stdin.fileno())
         child.nursery.start_soon(child.collect_stdout)
         stopped_reading = False
+        broken_off: FsrepError | None = None
         with trio.CancelScope() as feeding:
             child.nursery.start_soon(child.cancel_when_failed, feeding)
             try:
                 await pump(stream, child.stdin.fileno())
             except BrokenPipeError:
                 stopped_reading = True
+            except FsrepError as error:
+                if not keeps_partial:
+                    raise
+                broken_off = error
+        if broken_off is not None:
+            try:
+                await child.end_of_partial()
+                raise broken_off
+            finally:
+                del broken_off  # it refers to this frame, which would keep both alive
         if stopped_reading:
             raise await child.why_it_stopped_reading()
         child.stdin.close()
@@ -297,6 +310,12 @@ class _Child:
         return ProcessOutput(
             stdout=b"".join(self.answer.pieces), stderr=self.complaint.text(), status=status
         )
+
+    async def end_of_partial(self) -> None:
+        """Let the child take what is in the pipe, and end."""
+        self.stdin.close()
+        with trio.move_on_after(EXIT_WAIT_SECONDS):
+            await self.process.wait()
 
     async def why_it_stopped_reading(self) -> FsrepError:
         with trio.move_on_after(EXIT_WAIT_SECONDS):

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from fsrep_core import (
+    ByteStream,
     ConnectivityError,
     StorageError,
     feed_process,
@@ -611,3 +612,45 @@ async def test_standard_error_is_heard_while_the_stream_goes_on(explain_failure)
         await stream.finish()
 
     assert b"".join(heard) == b"size 7\n"
+
+
+class Broken(ByteStream):
+    """A few bytes, and then an error."""
+
+    def __init__(self):
+        self.given = False
+
+    async def receive_some(self, _max_bytes):
+        await trio.lowlevel.checkpoint()
+        if self.given:
+            raise ConnectivityError("the cable was cut")
+        self.given = True
+        return b"a part"
+
+    async def finish(self):
+        raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("status", [0, 1])
+async def test_a_child_that_keeps_partials_takes_what_is_in_the_pipe(
+    status, tmp_path, explain_failure, nothing_left
+):
+    taker = shell('sleep 0.2; cat > "$1"; exit "$2"', tmp_path / "kept", status)
+
+    async with nothing_left():
+        with pytest.raises(ConnectivityError, match="the cable was cut"):
+            await feed_process(taker, Broken(), explain=explain_failure, keeps_partial=True)
+
+    assert (tmp_path / "kept").read_bytes() == b"a part"
+
+
+async def test_a_child_that_keeps_partials_may_not_take_forever(
+    monkeypatch, explain_failure, nothing_left
+):
+    monkeypatch.setattr(processes, "EXIT_WAIT_SECONDS", 0.1)
+
+    async with nothing_left():
+        with pytest.raises(ConnectivityError):
+            await feed_process(
+                ["sleep", "1000"], Broken(), explain=explain_failure, keeps_partial=True
+            )
