@@ -47,7 +47,7 @@ ABORT_SECONDS = 5.0
 
 @attrs.define(eq=False)
 class Cable:
-    """A connection that is cut, or goes dead, after so many bytes in one direction."""
+    """A connection that is cut, goes dead, or takes no more, after so many bytes one way."""
 
     fault: str = "none"
     direction: str = "up"
@@ -73,6 +73,8 @@ class Plug(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         cable.written.append(self.direction)
         if cable.dead:
+            if cable.fault == "clog":
+                await trio.sleep_forever()
             return
         before = cable.passed[self.direction]
         cable.passed[self.direction] += len(data)
@@ -81,8 +83,10 @@ class Plug(trio.abc.Stream):
             await self.inner.send_all(data)
             return
         await self.inner.send_all(data[: cable.at_byte - before])
-        if cable.fault == "vanish":
+        if cable.fault in {"vanish", "clog"}:
             cable.dead = True
+            if cable.fault == "clog":
+                await trio.sleep_forever()
             return
         await self.inner.aclose()
         raise trio.BrokenResourceError
@@ -396,6 +400,32 @@ async def test_a_server_notices_that_its_client_vanished_while_the_storage_works
         assert served.operation == "receive"
         assert served.problem.kind == "connectivity"
         assert "no sign of life" in wire.problems[0].message
+
+
+class FullOfFilesystems(MemoryStorage):
+    """A storage with more to list than any connection takes at once."""
+
+    @hookimpl
+    async def inventory(self, request):
+        inventory = await super().inventory(request)
+        (one,) = inventory.filesystems
+        many = [attrs.evolve(one, name=f"docs/{number}") for number in range(5_000)]
+        return attrs.evolve(inventory, filesystems=(one, *many))
+
+
+async def test_a_server_that_can_only_write_notices_that_its_client_vanished(autojump_clock):
+    """Nobody takes the answer, and no more is heard."""
+    store, _, _ = make_storage()
+    cable = Cable("clog", "down", at_byte=100_000)
+    async with no_leaks():
+        async with wired(FullOfFilesystems(store), cable) as wire:
+            with pytest.raises(ConnectivityError, match="no sign of life"):
+                await look(wire.endpoint)
+            started_at = trio.current_time()
+        (problem,) = wire.problems
+
+    assert trio.current_time() - started_at <= SILENCE_SECONDS
+    assert "no sign of life" in problem.message
 
 
 async def test_the_errors_of_operations_cost_no_connection(autojump_clock):

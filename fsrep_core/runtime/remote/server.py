@@ -12,8 +12,10 @@ one operation is answered and the connection goes on.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ from fsrep_core.wire import (
     Bye,
     Connection,
     CursorAnswer,
+    Event,
     Failure,
     FetchRequest,
     Hello,
@@ -55,7 +58,6 @@ from fsrep_core.wire import (
 
 if TYPE_CHECKING:
     from fsrep_core.values import SendRequest
-    from fsrep_core.wire import Event
 
 __all__ = ["Admission", "Admit", "Served", "Service", "serve_connection"]
 
@@ -76,6 +78,9 @@ _UNANSWERED = Problem(
 )
 TELL_SECONDS = 1.0
 """How long a storage has to read why its stream ended, before it is cancelled."""
+
+HEEDLESS_BYTES = 1 << 14
+"""An answer up to this size is on its way at once: nothing else waits to be taken."""
 
 Admit = Callable[[Hello], Admission]
 """Decides what the client of this hello is served; a typed error refuses it, and is told."""
@@ -146,6 +151,17 @@ async def _greet(link: Link) -> None:
     raise link.lost(f"no greeting within {link.timing.connect_seconds:g} seconds")
 
 
+def _answer_events(answer: object) -> Iterator[Part | Answer]:
+    """Give what says an answer, one after the other: it may be long."""
+    previous: bytes | None = None
+    for piece in pack(answer):
+        if previous is not None:
+            yield Part(previous)
+        previous = piece
+    assert previous is not None  # noqa: S101  (a message has at least one piece)
+    yield Answer(previous)
+
+
 def _hello_of(link: Link) -> Hello:
     assert link.wire.peer is not None  # noqa: S101  (it has greeted)
     return link.wire.peer
@@ -190,6 +206,8 @@ class _Session:
     _stopped: bool = attrs.field(init=False, default=False)
     _waiting: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     """Around the wait for the next request."""
+    _heard_early: Event | None = attrs.field(init=False, default=None)
+    """What the client said while it was answered."""
 
     async def run(self, stopping: trio.Event) -> None:
         """Serve dialogues, with heartbeats meanwhile. Raises one error, never a group."""
@@ -238,7 +256,8 @@ class _Session:
                 return None
             parts: list[bytes] = []
             while True:
-                match await self.link.hear():
+                heard, self._heard_early = self._heard_early, None
+                match heard or await self.link.hear():
                     case Part(content):
                         parts.append(content)
                     case Request() as request:
@@ -264,7 +283,10 @@ class _Session:
             problem = classify(error)
             if self.link.failure is not None:
                 raise self.link.failure from error
-            await self.link.say(Failure(problem))
+            if dialogue.outgoing is None:
+                await self.link.say(Failure(problem))
+            else:
+                await self._say_heeding([Failure(problem)])
         finally:
             self.on_served(
                 Served(
@@ -370,13 +392,32 @@ class _Session:
         return SendEnded()
 
     async def _say_answer(self, answer: object) -> None:
-        previous: bytes | None = None
-        for piece in pack(answer):
-            if previous is not None:
-                await self.link.say(Part(previous))
-            previous = piece
-        assert previous is not None  # noqa: S101  (a message has at least one piece)
-        await self.link.say(Answer(previous))
+        events = _answer_events(answer)
+        first = next(events)
+        if isinstance(first, Answer) and len(first.body) <= HEEDLESS_BYTES:
+            await self.link.say(first)
+        else:
+            await self._say_heeding(itertools.chain([first], events))
+
+    async def _say_heeding(self, events: Iterable[Event]) -> None:
+        """Say what ends a dialogue, while hearing whether the client is still there.
+
+        One that vanished takes nothing any more, and saying it would never end.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear_early, nursery.cancel_scope)
+            with suppress(ConnectivityError):  # noted with the link
+                for event in events:
+                    await self.link.say(event)
+            nursery.cancel_scope.cancel()
+        if self.link.failure is not None:
+            raise self.link.failure
+
+    async def _hear_early(self, saying: trio.CancelScope) -> None:
+        try:
+            self._heard_early = await self.link.hear()
+        except FsrepError:  # noted with the link
+            saying.cancel()
 
     async def _hear_last_word(self, asked: Request) -> None:
         """Read until the client has ended its part of the dialogue too.
