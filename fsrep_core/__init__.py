@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fsrep_core.runtime.pump import pump
     from fsrep_core.runtime.registry import Registry
     from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream, Way
+    from fsrep_core.runtime.remote.server import serve_endpoint
     from fsrep_core.runtime.remote.timing import Timing
     from fsrep_core.runtime.remote.transport import StreamTransport
     from fsrep_core.streams import ByteStream
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         VersionKind,
         VersionResult,
     )
+    from fsrep_core.wire.watch import FrameWatch, PassingFrame
 
 _HOMES = {
     "errors": (
@@ -83,6 +85,7 @@ _HOMES = {
     "runtime.pump": "pump",
     "runtime.registry": "Registry",
     "runtime.remote.carrier": "Carrier DescriptorStream Way",
+    "runtime.remote.server": "serve_endpoint",
     "runtime.remote.timing": "Timing",
     "runtime.remote.transport": "StreamTransport",
     "streams": "ByteStream",
@@ -92,6 +95,7 @@ _HOMES = {
         "Inventory InventoryRequest Problem ReceiveRequest ReceiveResponse ResumeToken "
         "SendRequest SendResponse Side SizeEstimate Version VersionKind VersionResult"
     ),
+    "wire.watch": "FrameWatch PassingFrame",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -113,6 +117,7 @@ __all__ = [
     "EndpointSpec",
     "Expiry",
     "Filesystem",
+    "FrameWatch",
     "FsrepError",
     "Identified",
     "InterruptedStreamError",
@@ -122,6 +127,7 @@ __all__ = [
     "Listener",
     "ObserverSpec",
     "OutOfSpaceError",
+    "PassingFrame",
     "PermissionDeniedError",
     "PluginError",
     "PluginSpec",
@@ -155,6 +161,7 @@ __all__ = [
     "parse_size",
     "pump",
     "run_process",
+    "serve_endpoint",
 ]
 
 

@@ -1,8 +1,8 @@
 """Replication without disks, networks or clocks: for tests, demos and plugin authors.
 
 Two parts that are useful on their own: the storage ``memory`` keeps the whole endpoint
-contract over data of this process, and the transport ``fake`` carries any storage's
-hooks while it fails on purpose, by a script that can be repeated.
+contract over data of this process, and the transport ``fake`` reaches any storage over the
+real wire, which fails on purpose, by a script that can be repeated.
 
 Names are imported on first use, so that a command which selects neither stays fast.
 """
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from fsrep_fake.config import FakeConfig, MemoryConfig
     from fsrep_fake.content import Generated
     from fsrep_fake.fake import FakeEndpoint, FakeTransport
-    from fsrep_fake.faults import ACTIONS, OPERATIONS, Fault, Script, SeededFaults
+    from fsrep_fake.faults import (
+        ACTIONS,
+        DIRECTIONS,
+        FRAMES,
+        OPERATIONS,
+        WIRE_ACTIONS,
+        Fault,
+        Script,
+        SeededFaults,
+        WireFault,
+    )
     from fsrep_fake.journal import Call
     from fsrep_fake.memory import MemoryStorage
     from fsrep_fake.stores import MemoryStore, named_store, reset_stores
@@ -28,7 +38,9 @@ _HOMES = {
     "config": "FakeConfig MemoryConfig",
     "content": "Generated",
     "fake": "FakeEndpoint FakeTransport",
-    "faults": "ACTIONS OPERATIONS Fault Script SeededFaults",
+    "faults": (
+        "ACTIONS DIRECTIONS FRAMES OPERATIONS WIRE_ACTIONS Fault Script SeededFaults WireFault"
+    ),
     "journal": "Call",
     "memory": "MemoryStorage",
     "stores": "MemoryStore named_store reset_stores",
@@ -37,7 +49,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.s
 
 __all__ = [
     "ACTIONS",
+    "DIRECTIONS",
+    "FRAMES",
     "OPERATIONS",
+    "WIRE_ACTIONS",
     "Call",
     "FakeConfig",
     "FakeEndpoint",
@@ -49,6 +64,7 @@ __all__ = [
     "MemoryStore",
     "Script",
     "SeededFaults",
+    "WireFault",
     "named_store",
     "plugin",
     "reset_stores",
@@ -73,7 +89,7 @@ class FakePlugin:
             "fake",
             _create_fake,
             config_class=FakeConfig,
-            summary="The storage is in this process; calls fail by a script, for tests.",
+            summary="The storage is in this process; the way to it fails by a script, for tests.",
         )
 
 
@@ -98,8 +114,10 @@ def _create_fake(config: FakeConfig) -> FakeTransport:
     from fsrep_fake.fake import FakeTransport
     from fsrep_fake.faults import SeededFaults
 
-    script = (
-        config.faults if config.seed is None else SeededFaults(config.seed, rate=config.fault_rate)
+    script: Script | tuple[Fault | WireFault, ...] = (
+        (*config.faults, *config.wire_faults)
+        if config.seed is None
+        else SeededFaults(config.seed, rate=config.fault_rate)
     )
     return FakeTransport(script, buffer_bytes=config.buffer_bytes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from fsrep_core import parse_size
-from fsrep_fake.faults import Fault
+from fsrep_fake.faults import Fault, WireFault
 
 __all__ = ["FakeConfig", "MemoryConfig"]
 
@@ -34,6 +34,9 @@ class FakeConfig:
 
     faults: tuple[Fault, ...] = ()
     """What goes wrong, exactly: tables with the fields of :class:`~fsrep_fake.Fault`."""
+    wire_faults: tuple[WireFault, ...] = ()
+    """What goes wrong with connections: tables with the fields of
+    :class:`~fsrep_fake.WireFault`."""
     seed: int | None = attrs.field(default=None)
     """Lets calls fail by chance, the same with the same seed."""
     fault_rate: float = attrs.field(
@@ -46,9 +49,9 @@ class FakeConfig:
         validator=attrs.validators.ge(4),
         metadata={"parse": parse_size},
     )
-    """How much of a stream is read ahead at most, such as ``"64 KiB"``."""
+    """How much a connection holds at most in each direction, such as ``"64 KiB"``."""
 
     @seed.validator
     def _check_seed(self, _attribute: attrs.Attribute[int | None], value: int | None) -> None:
-        if value is not None and self.faults:
+        if value is not None and (self.faults or self.wire_faults):
             raise ValueError("give faults or a seed, not both")

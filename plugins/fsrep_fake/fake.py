@@ -1,43 +1,46 @@
-"""The transport ``fake``: reaches a storage of this process by a way that can fail.
+"""The transport ``fake``: reaches a storage of this process by the real wire, which can fail.
 
-Every call goes through a journal, which asks the script what goes wrong with it and
-records what came of it. Sent streams are carried by a task of their own
-(:mod:`fsrep_fake.carriage`), so that a sender goes on while nobody reads, up to a bound.
-Time is trio's clock and nothing is left to chance, so that under a ``MockClock`` a run
-with stalls of hours takes no time, and the same script gives the same run.
+Both ends of a connection run here, with bytes in memory between them
+(:mod:`fsrep_fake.cable`): what a job meets over ``fake`` is what it would meet over ``ssh``,
+heartbeats and deadlines included. A call goes through the journal, which asks the script
+what goes wrong with it and records what came of it. Time is trio's clock and nothing is
+left to chance, so that under a ``MockClock`` a run with stalls of hours takes no time, and
+the same script gives the same run.
 """
 
 from __future__ import annotations
 
-import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 import trio
 
 from fsrep_core import (
-    ConnectivityError,
+    ByteStream,
+    EndpointContext,
     EndpointSpec,
     FsrepError,
-    StorageError,
+    Side,
+    StorageChoice,
+    StreamTransport,
+    Timing,
     Transport,
     hookimpl,
+    serve_endpoint,
 )
-from fsrep_fake.carriage import carry
-from fsrep_fake.faults import Fault, Script
-from fsrep_fake.faulty import FaultyStream
+from fsrep_fake.cable import Cable
+from fsrep_fake.faults import Fault, Script, WireFault
+from fsrep_fake.faulty import FaultyStorage
 from fsrep_fake.journal import Call, Entry, Journal, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fsrep_core import (
-        ByteStream,
         CreateVersionRequest,
         CursorRequest,
         DestroyVersionsRequest,
-        EndpointContext,
         Inventory,
         InventoryRequest,
         ReceiveRequest,
@@ -58,25 +61,30 @@ AnswerT = TypeVar("AnswerT")
 
 @attrs.define(eq=False, repr=False)
 class FakeTransport(Transport):
-    """Opens storages of this process and fails by a script.
+    """Reaches storages of this process and fails by a script.
 
-    One transport counts the calls of all endpoints that it opens. ``repr`` gives what
-    makes the same transport again.
+    One transport counts the calls and the connections of all endpoints that it opens.
+    ``repr`` gives what makes the same transport again.
 
-    :param script: faults, the first that fits a call befalls it; or a
-        :class:`~fsrep_fake.Script` such as :class:`~fsrep_fake.SeededFaults`
-    :param buffer_bytes: how many bytes of a sent stream are read ahead at most
+    :param script: faults, of which the first that fits a call befalls it, and each that fits
+        a connection; or a :class:`~fsrep_fake.Script` such as
+        :class:`~fsrep_fake.SeededFaults`
+    :param buffer_bytes: how many bytes a connection holds at most in each direction
+    :param timing: the deadlines and intervals of both ends
     """
 
-    script: Script | tuple[Fault, ...] = ()
+    script: Script | tuple[Fault | WireFault, ...] = ()
     buffer_bytes: int = attrs.field(default=64 * 1024, kw_only=True)
+    timing: Timing = attrs.field(factory=Timing, kw_only=True)
     _journal: Journal = attrs.field(init=False)
+    _connections: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self._journal = Journal(self.script)
 
     def __repr__(self) -> str:
-        return f"FakeTransport({self.script!r}, buffer_bytes={self.buffer_bytes})"
+        timing = "" if self.timing == Timing() else f", timing={self.timing!r}"
+        return f"FakeTransport({self.script!r}, buffer_bytes={self.buffer_bytes}{timing})"
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -84,89 +92,133 @@ class FakeTransport(Transport):
         return tuple(self._journal.calls)
 
     @property
-    def met_faults(self) -> tuple[Fault, ...]:
-        """The faults that calls met: a script that repeats just these.
+    def met_faults(self) -> tuple[Fault | WireFault, ...]:
+        """The faults that calls and connections met: a script that repeats just these.
 
         It names each call by its filesystem and number, so it holds also where another
-        order of work would change what a call counts as.
+        order of work would change what a call counts as; and each connection by its number.
         """
         calls = sorted(self._journal.calls, key=lambda call: call.number)
-        return tuple(call.fault for call in calls if call.fault is not None)
-
-    def endpoint(self, storage: object) -> FakeEndpoint:
-        """Give the endpoint of a storage, for a test that needs no configuration."""
-        return FakeEndpoint(cast("EndpointSpec", storage), self._journal, self.buffer_bytes)
+        of_calls = (call.fault for call in calls if call.fault is not None)
+        return (*of_calls, *self._journal.wire_faults)
 
     @asynccontextmanager
-    async def open_endpoint(self, context: EndpointContext) -> AsyncIterator[object]:
-        """Make the storage and give its endpoint; there is nothing to connect."""
-        yield self.endpoint(context.storage.create())
+    async def open_endpoint(self, context: EndpointContext) -> AsyncIterator[FakeEndpoint]:
+        """Make the storage, and give what reaches it."""
+        storage = cast("EndpointSpec", context.storage.create())
+        body_error: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            dialer = _Dialer(self, storage, nursery)
+            try:
+                async with dialer.open_endpoint(context) as remote:
+                    yield FakeEndpoint(cast("EndpointSpec", remote), self._journal)
+            except BaseException as error:  # noqa: BLE001  (raised again, outside the nursery)
+                body_error = error
+            nursery.cancel_scope.cancel()
+        if body_error is not None:
+            try:
+                raise body_error
+            finally:
+                del body_error  # it refers to this frame, which would keep both alive
+
+    @asynccontextmanager
+    async def reach(self, storage: object) -> AsyncIterator[FakeEndpoint]:
+        """Give what reaches a storage, for a test that needs no configuration."""
+        choice = StorageChoice(name="given", options={}, create=lambda: storage)
+        context = EndpointContext(job="fake", side=Side.SENDER, storage=choice)
+        async with self.open_endpoint(context) as endpoint:
+            yield endpoint
+
+    def plug(self) -> Cable:
+        """Make the next connection."""
+        self._connections += 1
+        wire_faults: tuple[WireFault, ...] = ()
+        if isinstance(self.script, tuple):
+            wire_faults = tuple(each for each in self.script if isinstance(each, WireFault))
+        return Cable(
+            self._connections, wire_faults, self.buffer_bytes, self._journal.wire_faults.append
+        )
+
+
+@attrs.define(eq=False)
+class _Dialer(StreamTransport):
+    """Connects to one storage, which is served at the other end of each cable."""
+
+    _fake: FakeTransport
+    _storage: EndpointSpec
+    _nursery: trio.Nursery
+
+    def describe(self, context: EndpointContext) -> str:
+        """See :meth:`fsrep_core.StreamTransport.describe`."""
+        return f"fake transport: {context.side.value}"
+
+    def timing(self) -> Timing:
+        """See :meth:`fsrep_core.StreamTransport.timing`."""
+        return self._fake.timing
+
+    async def connect(self, context: EndpointContext) -> trio.abc.Stream:  # noqa: ARG002  (one storage)
+        """See :meth:`fsrep_core.StreamTransport.connect`."""
+        await trio.lowlevel.checkpoint()
+        cable = self._fake.plug()
+        self._nursery.start_soon(self._serve, cable)
+        return cable.client
+
+    async def _serve(self, cable: Cable) -> None:
+        storage = FaultyStorage(self._storage, self._fake._journal, cable)  # noqa: SLF001  (of one piece)
+        with suppress(FsrepError):  # the client is told, or gone
+            await serve_endpoint(
+                cable.server, storage, peer_name="fake transport: client", timing=self._fake.timing
+            )
 
 
 @attrs.define(eq=False)
 class FakeEndpoint:
-    """A storage's hooks, each with what its script adds."""
+    """The hooks of a storage at the other end of the wire, with a record of each call."""
 
-    storage: EndpointSpec
+    remote: EndpointSpec
     journal: Journal
-    buffer_bytes: int
 
     @hookimpl
     async def inventory(self, request: InventoryRequest) -> Inventory:
-        """Ask the storage."""
-        return await self._ask("inventory", request, self.storage.inventory)
+        """Ask the far end."""
+        return await self._ask("inventory", request, self.remote.inventory)
 
     @hookimpl
     async def size_estimate(self, request: SendRequest) -> SizeEstimate:
-        """Ask the storage."""
-        return await self._ask("size_estimate", request, self.storage.size_estimate)
+        """Ask the far end."""
+        return await self._ask("size_estimate", request, self.remote.size_estimate)
 
     @hookimpl
     async def replication_cursor(self, request: CursorRequest) -> Version | None:
-        """Ask the storage."""
-        return await self._ask("replication_cursor", request, self.storage.replication_cursor)
+        """Ask the far end."""
+        return await self._ask("replication_cursor", request, self.remote.replication_cursor)
 
     @hookimpl
     async def create_version(self, request: CreateVersionRequest) -> tuple[VersionResult, ...]:
-        """Ask the storage."""
-        return await self._ask("create_version", request, self.storage.create_version)
+        """Ask the far end."""
+        return await self._ask("create_version", request, self.remote.create_version)
 
     @hookimpl
     async def destroy_versions(self, request: DestroyVersionsRequest) -> tuple[VersionResult, ...]:
-        """Ask the storage."""
-        return await self._ask("destroy_versions", request, self.storage.destroy_versions)
+        """Ask the far end."""
+        return await self._ask("destroy_versions", request, self.remote.destroy_versions)
 
     @hookimpl
     @asynccontextmanager
     async def send(self, request: SendRequest) -> AsyncIterator[SendResponse]:
-        """Open the storage's stream and carry it."""
-        with self.journal.begin("send", request) as entry:
-            await _before(entry)
-            async with self.storage.send(request=request) as response:
-                if response.stream is None:
-                    yield response
-                    return
-                async with carry(response.stream, buffer_bytes=self.buffer_bytes) as carried:
-                    entry.opened = True
-                    yield attrs.evolve(response, stream=FaultyStream(carried, entry))
+        """Fetch the far end's stream."""
+        with self.journal.begin("send", request) as entry, entry.explaining():
+            async with self.remote.send(request=request) as response:
+                assert response.stream is not None  # noqa: S101  (the wire has one, or an error)
+                entry.opened = entry.unfinished = True
+                yield attrs.evolve(response, stream=_RecordedStream(response.stream, entry))
+                entry.opened = False
 
     @hookimpl
     async def receive(self, request: ReceiveRequest, stream: ByteStream) -> ReceiveResponse:
-        """Give the stream to the storage."""
-        with self.journal.begin("receive", request) as entry:
-            await _before(entry)
-            faulty = FaultyStream(stream, entry)
-            try:
-                response = await self.storage.receive(request=request, stream=faulty)
-            except FsrepError as error:
-                if faulty.cut:
-                    raise _lost(entry) from error
-                raise
-            entry.unfinished = False  # a receiver that has the version already reads nothing
-            if faulty.cut:
-                raise _lost(entry)
-            _after(entry)
-            return response
+        """Push a stream to the far end."""
+        with self.journal.begin("receive", request) as entry, entry.explaining():
+            return await self.remote.receive(request=request, stream=stream)
 
     async def _ask(
         self,
@@ -174,45 +226,26 @@ class FakeEndpoint:
         request: RequestT,
         hook: Callable[[RequestT], Awaitable[AnswerT]],
     ) -> AnswerT:
-        with self.journal.begin(operation, request) as entry:
-            await _before(entry)
-            if entry.fault is not None and entry.fault.action == "stall":
-                seconds = entry.fault.seconds
-                await trio.sleep(math.inf if seconds is None else seconds)
-            answer = await hook(request)
-            _after(entry)
-            return answer
+        with self.journal.begin(operation, request) as entry, entry.explaining():
+            return await hook(request)
 
 
-async def _before(entry: Entry) -> None:
-    """Let a call fail that never reaches the storage."""
-    await trio.lowlevel.checkpoint()
-    fault = entry.fault
-    if fault is not None and fault.action == "refuse":
-        raise ConnectivityError(
-            f"fake transport: {entry.operation} was refused, as the script has it",
-            temporary=fault.temporary,
-            local=fault.local,
-        )
-    if fault is not None and fault.action == "fail_before":
-        raise StorageError(
-            f"fake transport: {entry.operation} failed before it began, as the script has it",
-            temporary=fault.temporary,
-            local=fault.local,
-        )
+@attrs.define(eq=False)
+class _RecordedStream(ByteStream):
+    """Passes a fetched stream on, and keeps the call's record."""
 
+    _stream: ByteStream
+    _entry: Entry
 
-def _after(entry: Entry) -> None:
-    """Lose the answer of a call that the storage has carried out."""
-    if entry.fault is not None and entry.fault.action == "fail_after_commit":
-        raise _lost(entry)
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray | memoryview:
+        """See :class:`~fsrep_core.ByteStream`."""
+        with self._entry.noting():
+            piece = await self._stream.receive_some(max_bytes)
+        self._entry.moved_bytes += len(piece)
+        return piece
 
-
-def _lost(entry: Entry) -> ConnectivityError:
-    fault = entry.fault
-    what = "the way was cut" if fault and fault.action == "cut" else "the answer was lost"
-    return ConnectivityError(
-        f"fake transport: {entry.operation}: {what}, as the script has it",
-        temporary=fault.temporary if fault else None,
-        local=fault.local if fault else None,
-    )
+    async def finish(self) -> None:
+        """See :class:`~fsrep_core.ByteStream`."""
+        with self._entry.noting():
+            await self._stream.finish()
+        self._entry.unfinished = False

@@ -1,23 +1,33 @@
-"""Faults as values: what goes wrong, in which call, at which byte.
+"""Faults as values: what goes wrong, and where: at an operation, at a frame, or at a byte.
 
-A script is either a list of :class:`Fault`, or :class:`SeededFaults`, which decides for
-each call by itself. Both have a ``repr`` that is Python, so that a failing test prints
-what repeats it.
+A script is either a list of :class:`Fault` and :class:`WireFault`, or
+:class:`SeededFaults`, which decides for each call by itself. All have a ``repr`` that is
+Python, so that a failing test prints what repeats it.
 
-What each action does:
+A :class:`Fault` befalls a call, whichever connection carries it:
 
 =====================  ==============================================================
-``refuse``             the call fails as if the way were closed; the storage never
-                       hears of it
-``fail_before``        the same, but it is the storage that fails
-``stall``              nothing moves any more (for ``seconds``, or until cancelled):
-                       in a stream from ``at_byte`` on, elsewhere before the call
-``cut``                the stream ends at ``at_byte`` without being vouched for; a
-                       receive then also loses its answer
+``refuse``             the connection is cut before the storage hears of the call
+``fail_before``        the storage fails before it has done anything
+``stall``              the storage stands still (for ``seconds``, or until cancelled):
+                       in a stream from ``at_byte`` on, elsewhere before the call. The
+                       connection lives: heartbeats go on
+``cut``                the connection is cut at ``at_byte`` of the stream
 ``trickle``            ``length_bytes`` bytes come one at a time, ``seconds`` apart
 ``corrupt``            the byte at ``at_byte`` is changed
-``fail_in_middle``     the stream's maker fails at ``at_byte``, with an error
-``fail_after_commit``  the storage does all it was asked, and the answer is lost
+``fail_in_middle``     the storage's stream fails at ``at_byte``, with an error
+``fail_after_commit``  the storage does all it was asked, then the connection is cut
+=====================  ==============================================================
+
+A :class:`WireFault` befalls a connection, whatever it carries: a byte of one direction,
+counted from the first or from the start of a frame.
+
+=====================  ==============================================================
+``cut``                the connection is cut there, in both directions
+``stall``              nothing comes through in this direction any more, heartbeats
+                       neither (for ``seconds``, or for ever)
+``trickle``            as above
+``corrupt``            as above: a header, a length, or what is inside of a frame
 =====================  ==============================================================
 """
 
@@ -30,12 +40,19 @@ import attrs
 
 __all__ = [
     "ACTIONS",
+    "DIRECTIONS",
+    "FRAMES",
     "OPERATIONS",
+    "WIRE_ACTIONS",
     "Action",
+    "Direction",
     "Fault",
+    "FrameName",
     "Operation",
     "Script",
     "SeededFaults",
+    "WireAction",
+    "WireFault",
     "find_fault",
 ]
 
@@ -58,7 +75,26 @@ Action: TypeAlias = Literal[
     "fail_in_middle",
     "fail_after_commit",
 ]
+WireAction: TypeAlias = Literal["cut", "stall", "trickle", "corrupt"]
+Direction: TypeAlias = Literal["to_server", "to_client"]
+FrameName: TypeAlias = Literal[
+    "hello",
+    "request",
+    "part",
+    "answer",
+    "error",
+    "opened",
+    "data",
+    "end",
+    "abort",
+    "done",
+    "heartbeat",
+    "bye",
+]
 OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
+WIRE_ACTIONS: Final[tuple[WireAction, ...]] = get_args(WireAction)
+DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
+FRAMES: Final[tuple[FrameName, ...]] = get_args(FrameName)
 
 _STREAMS: Final[frozenset[Operation]] = frozenset({"send", "receive"})
 _COMMITS: Final[frozenset[Operation]] = frozenset(
@@ -122,6 +158,41 @@ class Fault:
             )
         if self.action in _NEEDS_BYTE and self.at_byte is None:
             raise ValueError(f"{self.action} needs at_byte")
+
+    def __repr__(self) -> str:
+        return _python(self)
+
+
+@attrs.frozen(repr=False)
+class WireFault:
+    """One thing that goes wrong with a connection, once.
+
+    :raises ValueError: there is no such action, direction or frame, or a number is negative
+    """
+
+    action: WireAction = attrs.field(validator=attrs.validators.in_(WIRE_ACTIONS))
+    direction: Direction = attrs.field(validator=attrs.validators.in_(DIRECTIONS))
+    """``to_server``: what the client says; the storage is at the server."""
+    connection: int | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(attrs.validators.ge(1))
+    )
+    """Only this connection of the transport, counted from 1; ``None`` = every one."""
+    frame: FrameName | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=attrs.validators.optional(attrs.validators.in_(FRAMES)),
+    )
+    """At a frame of this kind; ``None`` = at a byte of the direction."""
+    occurrence: int = attrs.field(default=1, kw_only=True, validator=attrs.validators.ge(1))
+    """Which frame of its kind, counted from 1 on each connection."""
+    at_byte: int = attrs.field(default=0, kw_only=True, validator=attrs.validators.ge(0))
+    """After so many bytes of the frame, its header included, or of the direction."""
+    seconds: float | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(attrs.validators.ge(0))
+    )
+    """As with :class:`Fault`; a stall without it never ends."""
+    length_bytes: int = attrs.field(default=100, kw_only=True, validator=attrs.validators.ge(1))
+    """As with :class:`Fault`."""
 
     def __repr__(self) -> str:
         return _python(self)
@@ -196,7 +267,7 @@ class SeededFaults:
 
 
 def find_fault(
-    script: Script | tuple[Fault, ...],
+    script: Script | tuple[Fault | WireFault, ...],
     operation: Operation,
     filesystem: str | None,
     *,
@@ -209,6 +280,8 @@ def find_fault(
             operation, filesystem, of_operation=of_operation, of_filesystem=of_filesystem
         )
     for fault in script:
+        if isinstance(fault, WireFault):
+            continue
         number = of_operation if fault.filesystem is None else of_filesystem
         if (
             fault.operation == operation
@@ -219,7 +292,7 @@ def find_fault(
     return None
 
 
-def _python(value: Fault | SeededFaults) -> str:
+def _python(value: Fault | WireFault | SeededFaults) -> str:
     """Write a value as the call that makes it, without the defaults."""
     parts = []
     for field in attrs.fields(type(value)):

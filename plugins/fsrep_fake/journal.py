@@ -1,4 +1,9 @@
-"""What the fake transport was asked and what came of it, call by call."""
+"""What the fake transport was asked and what came of it, call by call.
+
+A call is recorded where it was made. The far end of the wire finds its record, and so its
+fault, by what the request says: two calls of one transport that ask for the same at the
+same time are as good as one another.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import attrs
 import trio
 
 from fsrep_core import (
+    ConnectivityError,
     CreateVersionRequest,
     CursorRequest,
     DestroyVersionsRequest,
@@ -19,7 +25,7 @@ from fsrep_core import (
     ReceiveRequest,
     SendRequest,
 )
-from fsrep_fake.faults import Fault, Operation, Script, find_fault
+from fsrep_fake.faults import Fault, Operation, Script, WireFault, find_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,11 +70,15 @@ class Call:
 class Journal:
     """Counts calls, asks the script about each, and keeps a record of it."""
 
-    script: Script | tuple[Fault, ...]
+    script: Script | tuple[Fault | WireFault, ...]
     calls: list[Call] = attrs.field(factory=list)
     """Those that have ended, in the order in which they did."""
+    wire_faults: list[WireFault] = attrs.field(factory=list)
+    """Those that befell a connection, each as the fault of that one alone."""
     _counts: Counter[tuple[str, ...]] = attrs.field(factory=Counter)
     _number: int = 0
+    _underway: dict[tuple[Operation, Request], list[Entry]] = attrs.field(factory=dict)
+    """The calls whose requests have not been found at the far end."""
 
     def begin(self, operation: Operation, request: Request) -> Entry:
         """Open the record of a call, which is a context: its end is that of the call."""
@@ -86,7 +96,26 @@ class Journal:
         )
         if fault is not None:
             fault = attrs.evolve(fault, filesystem=filesystem, occurrence=of_filesystem)
-        return Entry(self, self._number, operation, filesystem, request, fault)
+        entry = Entry(self, self._number, operation, filesystem, request, fault)
+        self._underway.setdefault((operation, request), []).append(entry)
+        return entry
+
+    def find(self, operation: Operation, request: Request) -> Entry:
+        """Give the record of the call that a request at the far end belongs to."""
+        underway = self._underway.get((operation, request))
+        if underway:
+            return underway.pop(0)
+        # Whoever made the call has gone away meanwhile, and nothing more befalls it.
+        return Entry(self, 0, operation, None, request, None)
+
+    def end(self, entry: Entry, call: Call) -> None:
+        """Keep what came of a call."""
+        underway = self._underway.get((entry.operation, entry.request), [])
+        if entry in underway:
+            underway.remove(entry)
+        if not underway:
+            self._underway.pop((entry.operation, entry.request), None)
+        self.calls.append(call)
 
 
 @attrs.define(eq=False)
@@ -106,16 +135,29 @@ class Entry:
     """What whoever read the call's stream was told."""
     opened: bool = False
     """The caller has the stream: an error that comes now is the caller's own."""
+    lost: ConnectivityError | None = None
+    """Why the cable of this call was cut."""
     _started_at: float = attrs.field(init=False, factory=trio.current_time)
 
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note what goes wrong while the call's stream is read."""
         try:
-            yield
+            with self.explaining():
+                yield
         except FsrepError as error:
             self.failure = error
             raise
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Let a connection that was cut for this call say that the script had it so."""
+        try:
+            yield
+        except ConnectivityError as error:
+            if self.lost is None or self.lost is error:
+                raise
+            raise self.lost from error
 
     def __enter__(self) -> Self:
         return self
@@ -126,12 +168,12 @@ class Entry:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.opened and not isinstance(exc, trio.Cancelled):
-            error: BaseException | None = self.failure
-        else:
-            error = exc
+        cancelled = _is_cancellation(exc)
+        error: BaseException | None = self.failure if self.opened else exc or self.failure
         problem = None
-        if isinstance(error, FsrepError):
+        if cancelled:
+            outcome = "cancelled"
+        elif isinstance(error, FsrepError):
             outcome = error.kind
             problem = Problem(
                 message=error.message,
@@ -140,13 +182,12 @@ class Entry:
                 kind=error.kind,
                 hint=error.hint,
             )
-        elif isinstance(error, trio.Cancelled):
-            outcome = "cancelled"
         elif error is not None:
             outcome = type(error).__name__
         else:
             outcome = "left" if self.unfinished else "done"
-        self.journal.calls.append(
+        self.journal.end(
+            self,
             Call(
                 number=self.number,
                 operation=self.operation,
@@ -158,5 +199,12 @@ class Entry:
                 moved_bytes=self.moved_bytes,
                 started_at=self._started_at,
                 ended_at=trio.current_time(),
-            )
+            ),
         )
+
+
+def _is_cancellation(error: BaseException | None) -> bool:
+    """Whether it is that trio cancels, perhaps several tasks at once."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)

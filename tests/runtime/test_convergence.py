@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fsrep_core import VersionKind, hookimpl
+from fsrep_core import Timing, VersionKind, hookimpl
 from fsrep_core.planning import Diverged, Initial, Policy, Steps
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.driver import Driver
@@ -26,6 +26,8 @@ from fsrep_core.runtime.settings import JobSettings
 from fsrep_fake import FakeTransport, MemoryStorage, MemoryStore, SeededFaults
 
 DAY_SECONDS = 24 * 3600.0
+TIMING = Timing(heartbeat_interval_seconds=60, silence_seconds=300)
+"""Stalls last for hours of virtual time here, and heartbeats would be most of the work."""
 
 
 @attrs.define(eq=False)
@@ -100,15 +102,20 @@ class Witness:
         return await self.storage.destroy_versions(request)
 
 
-def make_driver(witness, job_settings, *, sender_faults=(), receiver_faults=(), seed=0):
-    sender = FakeTransport(sender_faults)
-    receiver = FakeTransport(receiver_faults)
-    return Driver(
-        job_settings,
-        Endpoint(sender.endpoint(MemoryStorage(witness.sender_store)), name="sender"),
-        Endpoint(receiver.endpoint(witness), name="receiver"),
-        randomness=random.Random(seed),
-    )
+async def run_job(witness, job_settings, *, sender_faults=(), receiver_faults=(), seed=0):
+    """Run once, with the wire and its faults on both sides."""
+    fakes = [FakeTransport(faults, timing=TIMING) for faults in (sender_faults, receiver_faults)]
+    async with (
+        fakes[0].reach(MemoryStorage(witness.sender_store)) as sender,
+        fakes[1].reach(witness) as receiver,
+    ):
+        driver = Driver(
+            job_settings,
+            Endpoint(sender, name="sender"),
+            Endpoint(receiver, name="receiver"),
+            randomness=random.Random(seed),
+        )
+        return await driver.run()
 
 
 def make_witness():
@@ -121,7 +128,7 @@ async def storm(seed, *, filesystems, steps, concurrency, rate):
     for number in range(filesystems):
         witness.sender_store.add_history(f"fs{number:03}", steps, seed=seed, max_bytes=3000)
     witness.remember()
-    driver = make_driver(
+    report = await run_job(
         witness,
         JobSettings(
             name="job",
@@ -133,7 +140,6 @@ async def storm(seed, *, filesystems, steps, concurrency, rate):
         receiver_faults=SeededFaults(seed + 1, rate=rate, byte_limit=3000),
         seed=seed,
     )
-    report = await driver.run()
 
     assert report.status == "completed", f"seed {seed}: {report.problem}"
     assert report.attempt > 1
@@ -260,14 +266,13 @@ class Histories(RuleBasedStateMachine):
         return self.policy.diverged is Diverged.ROLLBACK and bool(snapshots_of(self.receiver, name))
 
     async def run_job(self, seed, rate):
-        driver = make_driver(
+        return await run_job(
             self.witness,
             JobSettings(name="job", policy=self.policy, retry_for_seconds=DAY_SECONDS),
             sender_faults=SeededFaults(seed, rate=rate, byte_limit=3000, call_limit=30),
             receiver_faults=SeededFaults(seed + 1, rate=rate, byte_limit=3000, call_limit=30),
             seed=seed,
         )
-        return await driver.run()
 
     def expect(self, name):  # noqa: PLR0911  (the rules, one after the other)
         """The receiver's snapshots after a run, oldest first, and whether it is a conflict."""

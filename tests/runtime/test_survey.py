@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import pytest
 
 from fsrep_core import StorageError
@@ -14,25 +16,23 @@ from fsrep_fake import FakeTransport, Fault, MemoryStorage, MemoryStore
 SETTINGS = JobSettings(name="job", policy=Policy(initial=Initial.ALL, steps=Steps.EACH))
 
 
-def sides(sender_faults=(), receiver_faults=(), **capabilities):
+@asynccontextmanager
+async def sides(sender_faults=(), receiver_faults=(), **capabilities):
     stores = MemoryStore("sender"), MemoryStore("receiver")
-    faults = sender_faults, receiver_faults
-    endpoints = [
-        Endpoint(
-            FakeTransport(tuple(faults[number])).endpoint(MemoryStorage(store, **capabilities)),
-            name=store.name,
-        )
-        for number, store in enumerate(stores)
-    ]
-    return stores, endpoints
+    storages = [MemoryStorage(store, **capabilities) for store in stores]
+    async with (
+        FakeTransport(tuple(sender_faults)).reach(storages[0]) as sender,
+        FakeTransport(tuple(receiver_faults)).reach(storages[1]) as receiver,
+    ):
+        yield stores, [Endpoint(sender, name="sender"), Endpoint(receiver, name="receiver")]
 
 
 async def test_a_preview_has_steps_and_sizes_and_changes_nothing(autojump_clock):
-    (sender, receiver), endpoints = sides()
-    sender.add_history("a", 3)
-    before = sender.versions("a")
+    async with sides() as ((sender, receiver), endpoints):
+        sender.add_history("a", 3)
+        before = sender.versions("a")
 
-    seen = await preview(SETTINGS, *endpoints)
+        seen = await preview(SETTINGS, *endpoints)
 
     [a] = seen.plan.filesystems
     assert len(a.steps) == len(seen.estimates["a"]) == 3
@@ -44,10 +44,10 @@ async def test_a_preview_has_steps_and_sizes_and_changes_nothing(autojump_clock)
 
 async def test_a_size_that_cannot_be_learned_is_unknown_and_told(autojump_clock):
     faults = [Fault("size_estimate", "fail_before", occurrence=2)]
-    (sender, _), endpoints = sides(sender_faults=faults)
-    sender.add_history("a", 3)
+    async with sides(sender_faults=faults) as ((sender, _), endpoints):
+        sender.add_history("a", 3)
 
-    seen = await preview(SETTINGS, *endpoints)
+        seen = await preview(SETTINGS, *endpoints)
 
     assert [size is None for size in seen.estimates["a"]].count(True) == 1
     [warning] = seen.warnings
@@ -55,12 +55,11 @@ async def test_a_size_that_cannot_be_learned_is_unknown_and_told(autojump_clock)
 
 
 async def test_without_the_capability_nobody_is_asked(autojump_clock):
-    (sender, _), endpoints = sides(
-        sender_faults=[Fault("size_estimate", "fail_before")], estimates=False
-    )
-    sender.add_history("a", 2)
+    faults = [Fault("size_estimate", "fail_before")]
+    async with sides(sender_faults=faults, estimates=False) as ((sender, _), endpoints):
+        sender.add_history("a", 2)
 
-    seen = await preview(SETTINGS, *endpoints)
+        seen = await preview(SETTINGS, *endpoints)
 
     assert seen.estimates["a"] == (None, None)
     assert seen.warnings == ()
@@ -69,8 +68,9 @@ async def test_without_the_capability_nobody_is_asked(autojump_clock):
 @pytest.mark.parametrize("side", ["sender", "receiver"])
 async def test_a_side_that_cannot_be_listed_is_named(autojump_clock, side):
     fault = Fault("inventory", "fail_before", temporary=False)
-    _, endpoints = sides(**{f"{side}_faults": [fault]})
 
-    with pytest.raises(StorageError) as caught:
-        await survey(SETTINGS, *endpoints)
+    async with sides(**{f"{side}_faults": [fault]}) as (_, endpoints):
+        with pytest.raises(StorageError) as caught:
+            await survey(SETTINGS, *endpoints)
+
     assert caught.value.__notes__ == [f"while listing the {side}"]

@@ -108,9 +108,11 @@ def test_every_law_says_what_it_means():
 async def test_a_storage_keeps_its_laws_through_a_transport(make_memory):
     @asynccontextmanager
     async def maker():
-        async with make_memory(nests=True)() as harness:
-            harness.sender = FakeTransport().endpoint(harness.sender)
-            harness.receiver = FakeTransport().endpoint(harness.receiver)
+        async with (
+            make_memory(nests=True)() as harness,
+            FakeTransport().reach(harness.sender) as harness.sender,
+            FakeTransport().reach(harness.receiver) as harness.receiver,
+        ):
             yield harness
 
     verdict = await check_storage(maker)

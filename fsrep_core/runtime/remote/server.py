@@ -59,7 +59,7 @@ from fsrep_core.wire import (
 if TYPE_CHECKING:
     from fsrep_core.values import SendRequest
 
-__all__ = ["Admission", "Admit", "Served", "Service", "serve_connection"]
+__all__ = ["Admission", "Admit", "Served", "Service", "serve_connection", "serve_endpoint"]
 
 
 @attrs.frozen(kw_only=True)
@@ -142,6 +142,31 @@ async def serve_connection(
         await _Session(link, admission, service.on_served).run(service.stopping)
     finally:
         await link.close()
+
+
+async def serve_endpoint(
+    stream: trio.abc.Stream, endpoint: object, *, peer_name: str, timing: Timing | None = None
+) -> None:
+    """Serve one endpoint to one client, who may ask for everything.
+
+    The other end of :class:`fsrep_core.StreamTransport`, where both are in one process, as
+    in tests. ``fsrep serve`` and ``fsrep endpoint`` do this for hosts, and grant what their
+    configuration says. Returns when the client says goodbye; closes the stream, in every
+    case, and leaves nothing of what it asked for, also when cancelled.
+
+    :param endpoint: has the hooks of :class:`fsrep_core.EndpointSpec`
+    :param peer_name: how messages call the client
+    :raises PluginError: a hook is missing
+    :raises FsrepError: the client is gone without a goodbye, or does not speak the wire
+    """
+    bound = Endpoint(endpoint, name=f"endpoint of {peer_name}", call_timeout_seconds=math.inf)
+    admission = Admission(endpoint=bound, policy=PeerPolicy(identity=peer_name))
+    await serve_connection(
+        stream,
+        lambda _hello: admission,
+        peer_name=peer_name,
+        service=Service(timing=timing or Timing()),
+    )
 
 
 async def _greet(link: Link) -> None:

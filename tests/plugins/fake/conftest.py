@@ -2,6 +2,7 @@
 
 import attrs
 import pytest
+import trio
 
 from fsrep_core import CursorRequest, InventoryRequest, ReceiveRequest, SendRequest
 from fsrep_fake import FakeTransport, MemoryStorage, MemoryStore
@@ -17,19 +18,29 @@ class Pair:
     target: MemoryStore = attrs.field(factory=lambda: MemoryStore("target"))
     sender: object = None
     receiver: object = None
+    nursery: trio.Nursery | None = None
 
     def __attrs_post_init__(self):
         self.sender = MemoryStorage(self.source)
         self.receiver = MemoryStorage(self.target)
 
-    def fake_sender(self, *script):
+    async def reach(self, storage, *script):
+        """A fake in front of a storage, until the end of the test."""
         transport = FakeTransport(script)
-        self.sender = transport.endpoint(MemoryStorage(self.source))
+
+        async def hold(task_status):
+            async with transport.reach(storage) as endpoint:
+                task_status.started(endpoint)
+                await trio.sleep_forever()
+
+        return transport, await self.nursery.start(hold)
+
+    async def fake_sender(self, *script):
+        transport, self.sender = await self.reach(MemoryStorage(self.source), *script)
         return transport
 
-    def fake_receiver(self, *script):
-        transport = FakeTransport(script)
-        self.receiver = transport.endpoint(MemoryStorage(self.target))
+    async def fake_receiver(self, *script):
+        transport, self.receiver = await self.reach(MemoryStorage(self.target), *script)
         return transport
 
     async def replicate(self, to_version, filesystem="a", *, token=None, **fields):
@@ -65,3 +76,10 @@ class Pair:
 @pytest.fixture
 def pair():
     return Pair()
+
+
+@pytest.fixture
+async def wired(pair, nursery):
+    """A pair whose sides can be reached over the fake."""
+    pair.nursery = nursery
+    return pair

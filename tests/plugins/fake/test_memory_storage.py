@@ -8,6 +8,7 @@ from fsrep_core import (
     BrokenEndpointError,
     BusyError,
     ConflictError,
+    ConnectivityError,
     CreateVersionRequest,
     DestroyVersionsRequest,
     InterruptedStreamError,
@@ -217,20 +218,20 @@ async def test_a_version_made_while_the_stream_came_is_a_conflict(pair):
             )
 
 
-async def test_a_partial_in_the_way_is_told_and_can_be_cleared(pair):
-    pair.source.change("a", b"x" * 1000)
-    version = pair.source.snapshot("a")
-    pair.fake_sender(Fault("send", "cut", occurrence=1, at_byte=900))
-    with pytest.raises(InterruptedStreamError):
-        await pair.replicate(version)
+async def test_a_partial_in_the_way_is_told_and_can_be_cleared(wired):
+    wired.source.change("a", b"x" * 1000)
+    version = wired.source.snapshot("a")
+    await wired.fake_sender(Fault("send", "cut", occurrence=1, at_byte=900))
+    with pytest.raises(ConnectivityError):
+        await wired.replicate(version)
 
     with pytest.raises(ConflictError, match="partial receive is in the way") as caught:
-        await pair.replicate(version)
+        await wired.replicate(version)
     assert caught.value.temporary
-    await pair.replicate(version, clear_resume_token=True)
+    await wired.replicate(version, clear_resume_token=True)
 
-    assert pair.same(version)
-    assert await pair.token() is None
+    assert wired.same(version)
+    assert await wired.token() is None
 
 
 @pytest.mark.parametrize(
@@ -242,43 +243,43 @@ async def test_a_partial_in_the_way_is_told_and_can_be_cleared(pair):
         {"from_guid": "another"},
     ],
 )
-async def test_a_token_that_means_something_else_is_stale(pair, change):
-    pair.source.change("a", b"x" * 1000)
-    version = pair.source.snapshot("a")
-    pair.fake_sender(Fault("send", "cut", occurrence=1, at_byte=900))
-    with pytest.raises(InterruptedStreamError):
-        await pair.replicate(version)
-    forged = attrs.evolve(await pair.token(), **change)
+async def test_a_token_that_means_something_else_is_stale(wired, change):
+    wired.source.change("a", b"x" * 1000)
+    version = wired.source.snapshot("a")
+    await wired.fake_sender(Fault("send", "cut", occurrence=1, at_byte=900))
+    with pytest.raises(ConnectivityError):
+        await wired.replicate(version)
+    forged = attrs.evolve(await wired.token(), **change)
 
     with pytest.raises(StaleTokenError):
-        await pair.replicate(version, token=forged)
-    async with MemoryStorage(pair.source).send(
+        await wired.replicate(version, token=forged)
+    async with MemoryStorage(wired.source).send(
         SendRequest(job="j", filesystem="a", to_version=version)
     ) as response:
         with pytest.raises(StaleTokenError):
-            await pair.receiver.receive(
+            await wired.receiver.receive(
                 ReceiveRequest(job="j", filesystem="a", to_version=version, resume_token=forged),
                 response.stream,
             )
 
 
-async def test_a_stream_that_does_not_go_on_at_the_partial_is_refused(pair):
-    pair.source.change("a", b"x" * 1000)
-    version = pair.source.snapshot("a")
-    pair.fake_sender(Fault("send", "cut", occurrence=1, at_byte=900))
-    with pytest.raises(InterruptedStreamError):
-        await pair.replicate(version)
-    token = await pair.token()
+async def test_a_stream_that_does_not_go_on_at_the_partial_is_refused(wired):
+    wired.source.change("a", b"x" * 1000)
+    version = wired.source.snapshot("a")
+    await wired.fake_sender(Fault("send", "cut", occurrence=1, at_byte=900))
+    with pytest.raises(ConnectivityError):
+        await wired.replicate(version)
+    token = await wired.token()
 
-    async with pair.sender.send(
+    async with wired.sender.send(
         SendRequest(job="j", filesystem="a", to_version=version)
     ) as response:
         with pytest.raises(StaleTokenError, match="does not go on where"):
-            await pair.receiver.receive(
+            await wired.receiver.receive(
                 ReceiveRequest(job="j", filesystem="a", to_version=version, resume_token=token),
                 response.stream,
             )
-    assert await pair.token() == token
+    assert await wired.token() == token
 
 
 async def test_a_sender_that_cannot_resume_says_so(pair):
@@ -292,28 +293,30 @@ async def test_a_sender_that_cannot_resume_says_so(pair):
         assert not response.resumed
 
 
-async def test_a_cut_batch_keeps_what_was_whole_and_resumes_the_next(pair):
-    versions = pair.source.add_history("a", 4, max_bytes=10_000)
-    await pair.replicate(versions[0])
+async def test_a_cut_batch_keeps_what_was_whole_and_resumes_the_next(wired):
+    versions = wired.source.add_history("a", 4, max_bytes=10_000)
+    await wired.replicate(versions[0])
     middle = versions[1:3]
     sizes = [
         (
-            await pair.sender.size_estimate(
+            await wired.sender.size_estimate(
                 SendRequest(job="j", filesystem="a", to_version=to, from_version=base)
             )
         ).size_bytes
         for base, to in zip(versions, middle, strict=False)
     ]
-    pair.fake_sender(Fault("send", "cut", occurrence=1, at_byte=sizes[0] + sizes[1] - 10))
+    await wired.fake_sender(Fault("send", "cut", occurrence=1, at_byte=sizes[0] + sizes[1] - 10))
 
-    with pytest.raises(InterruptedStreamError):
-        await pair.replicate(versions[3], from_version=versions[0], intermediates=middle)
+    with pytest.raises(ConnectivityError):
+        await wired.replicate(versions[3], from_version=versions[0], intermediates=middle)
 
-    assert [each.guid for each in pair.target.versions("a")] == [each.guid for each in versions[:2]]
-    token = await pair.token()
+    assert [each.guid for each in wired.target.versions("a")] == [
+        each.guid for each in versions[:2]
+    ]
+    token = await wired.token()
     assert (token.from_guid, token.to_guid) == (versions[1].guid, versions[2].guid)
-    await pair.replicate(versions[2], from_version=versions[1], token=token)
-    assert pair.same(versions[2])
+    await wired.replicate(versions[2], from_version=versions[1], token=token)
+    assert wired.same(versions[2])
 
 
 async def test_a_stream_of_other_versions_is_a_broken_endpoint(pair):
@@ -390,19 +393,19 @@ async def test_a_stream_of_a_left_context_is_closed(pair):
 # At the same time
 
 
-async def test_a_second_receive_into_a_filesystem_is_busy(pair, autojump_clock):
-    version = pair.source.add_history("a", 1)[0]
-    pair.fake_sender(Fault("send", "stall", at_byte=5, seconds=60, occurrence=1))
+async def test_a_second_receive_into_a_filesystem_is_busy(wired, autojump_clock):
+    version = wired.source.add_history("a", 1)[0]
+    await wired.fake_sender(Fault("send", "stall", at_byte=5, seconds=60, occurrence=1))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pair.replicate, version)
+        nursery.start_soon(wired.replicate, version)
         await trio.sleep(30)
-        assert await pair.found() is None
+        assert await wired.found() is None
         with pytest.raises(BusyError) as caught:
-            await pair.replicate(version)
+            await wired.replicate(version)
 
     assert caught.value.temporary
-    assert pair.same(version)
+    assert wired.same(version)
 
 
 async def test_a_version_that_is_being_sent_is_kept(pair):
