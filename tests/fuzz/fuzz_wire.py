@@ -1,13 +1,17 @@
 """Fuzzes the wire's decoder and dialogue, guided by coverage: ``nox -s fuzz -- -runs=N``.
 
-An input that begins with ``s`` is a **script** for two ends that keep the protocol: what
-one says, in which pieces the other hears it, and how the directions interleave. Whatever
-one may say, the other must understand, and when nothing is underway both must agree where
-they stand.
+The two lowest bits of an input's first byte say what it is:
 
-Any other input is what a **stranger** sends to a client or a server, in pieces of any
-size. Nothing but a ``WireError`` may come of it, or an ``InvalidRequestError`` from the
-names in a message, and no more may be kept than was fed.
+- a **script** for two ends that keep the protocol: what one says, in which pieces the other
+  hears it, and how the directions interleave. Whatever one may say, the other must
+  understand, and when nothing is underway both must agree where they stand;
+- what a **stranger** sends to a client or a server, in pieces of any size;
+- **frames** from a stranger who writes their headers right, so that the fuzzer spends its
+  inputs on what stands in them: divided by the byte ``FF``, each its kind and its payload.
+
+Nothing but a ``WireError`` may come of the last two, or an ``InvalidRequestError`` from the
+names in a message; no more may be kept than was fed; and a message that was understood must
+be the same once it was written and read again. Every input has connections of its own.
 
 libFuzzer's own arguments follow (``-runs``, ``-max_total_time``, a folder for the corpus).
 It reports how many inputs were executed. An input that fails is written to a file, which
@@ -32,8 +36,10 @@ with instrumented:
     from fsrep_core.values import Problem
     from fsrep_core.wire import (
         OPERATIONS,
+        REQUEST_EVENTS,
         Abort,
         Answer,
+        Bye,
         CallRequest,
         Connection,
         Data,
@@ -51,18 +57,24 @@ with instrumented:
         SendOpened,
         Unpacker,
         WireError,
+        make_error,
+        pack,
     )
     from fsrep_core.wire.dialogue import ClientState, ServerState
+    from fsrep_core.wire.frames import FrameKind
 
 LIMIT_BYTES = 4096
+SCRIPT_STEPS = 32
+"""Longer scripts show nothing that two shorter ones do not."""
 PROBLEM = Problem(message="m", temporary=True, local=False)
+REFUSAL = Failure(PROBLEM)
 SAYABLE = (
     CallRequest("inventory", b"{}"),
     FetchRequest("send", b"{}"),
     PushRequest("receive", b"{}"),
     Part(b'{"field":"patterns","items":["a"]}'),
     Answer(b"{}"),
-    Failure(PROBLEM),
+    REFUSAL,
     Opened(SendOpened()),
     Data(3),
     End(0),
@@ -70,14 +82,15 @@ SAYABLE = (
     Done(),
     Heartbeat(),
 )
-
-
-PEER = Hello(software="y")
+OURS, PEER = Hello(software="x"), Hello(software="y")
+ASKED = tuple(REQUEST_EVENTS[each.shape](name, b"{}") for name, each in OPERATIONS.items())
+PIECES_BYTES = (1 << 20, 64, 9, 1)
+FRAME_KINDS = tuple(FrameKind)
 
 
 def greeted(role: Role) -> Connection:
     """Give an end as it is after a good hello; saying one each time would take most of it."""
-    end = Connection(role, Hello(software="x"), message_limit_bytes=LIMIT_BYTES)
+    end = Connection(role, OURS, message_limit_bytes=LIMIT_BYTES)
     end.peer, end.protocol = PEER, 1
     end.dialogue.client, end.dialogue.server = ClientState.IDLE, ServerState.IDLE
     return end
@@ -96,51 +109,88 @@ def drain(end: Connection) -> list[object]:
         events.append(event)
 
 
-MESSAGES = [cls for each in OPERATIONS.values() for cls in (each.request_class, each.answer_class)]
-ASKED = (None, *SAYABLE[:3])
-
-
 def read_stranger(how: int, data: bytes) -> None:
     """Let an end hear any bytes, and read what messages they make.
 
-    :param how: who hears them, after what, in which pieces, and what it expects
+    :param how: who hears them, after what, and in which pieces
     """
     role = Role.CLIENT if how & 1 else Role.SERVER
-    end = greeted(role) if how & 2 else Connection(role, Hello(software="x"))
-    asked = ASKED[how >> 2 & 3]
-    if how & 2 and role is Role.CLIENT and asked is not None:
+    end = greeted(role) if how & 2 else Connection(role, OURS)
+    asked = ASKED[(how >> 4) % len(ASKED)]
+    if how & 2 and role is Role.CLIENT:
         end.send(asked)
-    unpacker = Unpacker(MESSAGES[(how >> 4) % len(MESSAGES)])
-    piece_bytes = 1 + (how >> 8) * 3
+    piece_bytes = PIECES_BYTES[how >> 2 & 3]
+    parts: list[bytes] = []
     try:
         for at in range(0, len(data), piece_bytes):
             end.feed(data[at : at + piece_bytes])
             for event in drain(end):
-                if isinstance(event, Part):
-                    unpacker.add_part(event.content)
-                elif isinstance(event, Request | Answer):
-                    unpacker.finish(event.body)
+                heed(end, event, parts, asked)
     except (WireError, InvalidRequestError):
         pass
     if end.buffered_bytes > len(data):
         raise AssertionError(f"{end.buffered_bytes} bytes are kept of {len(data)}")
 
 
+def heed(end: Connection, event: object, parts: list[bytes], asked: Request) -> None:
+    """Read what an event says, and say what lets another dialogue follow."""
+    match event:
+        case Part(content):
+            parts.append(content)
+        case Request(operation, body):
+            read_message(OPERATIONS[operation].request_class, parts, body)
+            parts.clear()
+            end.send(REFUSAL)
+        case Answer(body):
+            read_message(OPERATIONS[asked.operation].answer_class, parts, body)
+            parts.clear()
+            if not end.idle:
+                end.send(Abort(PROBLEM))
+            end.send(asked)
+        case Failure(problem) | Abort(problem) | Bye(Problem() as problem):
+            assert make_error(problem).message == problem.message
+
+
+def read_message(message_class: type[object], parts: list[bytes], body: bytes) -> None:
+    """Put a message together; one that was understood must survive another journey."""
+    message = unpack(message_class, [*parts, body])
+    again = unpack(message_class, list(pack(message)))
+    assert again == message, (message, again)
+
+
+def unpack(message_class: type[object], pieces: list[bytes]) -> object:
+    """Put a message together."""
+    unpacker = Unpacker(message_class)
+    for content in pieces[:-1]:
+        unpacker.add_part(content)
+    return unpacker.finish(pieces[-1])
+
+
+def write_frames(data: bytes) -> bytes:
+    """Give the frames that an input describes."""
+    frames = bytearray()
+    for each in data.split(b"\xff"):
+        kind = FRAME_KINDS[each[0] % len(FRAME_KINDS)] if each else FrameKind.HEARTBEAT
+        payload = each[1:]
+        frames += bytes((kind, 0, 0, 0)) + len(payload).to_bytes(4, "big") + payload
+    return bytes(frames)
+
+
 def follow_script(script: bytes) -> None:
     """Let two ends say and hear what the script says."""
     ends = (greeted(Role.CLIENT), greeted(Role.SERVER))
     underway = (bytearray(), bytearray())  # to the client, to the server
-    for step in script:
+    for step in script[:SCRIPT_STEPS]:
         which, argument = step & 1, step >> 2
-        if step & 2:
-            waiting = underway[which]
+        waiting = underway[which]
+        if not step & 2:
+            say(ends, underway, which, SAYABLE[argument % len(SAYABLE)])
+        elif waiting:
             ends[which].feed(waiting[: argument + 1])
             del waiting[: argument + 1]
             drain(ends[which])
-        else:
-            say(ends, underway, which, SAYABLE[argument % len(SAYABLE)])
-        if not any(underway):
-            agree(*ends)
+            if not underway[0] and not underway[1]:
+                agree(*ends)
 
 
 def say(
@@ -177,10 +227,15 @@ def agree(client: Connection, server: Connection) -> None:
 
 def read_input(data: bytes) -> None:
     """Read one input."""
-    if data[:1] == b"s":
-        follow_script(data[1:])
-    else:
-        read_stranger(int.from_bytes(data[:2], "big"), data[2:])
+    match data[:1]:
+        case b"":
+            pass
+        case first if first[0] & 3 == 0:
+            follow_script(data[1:])
+        case first if first[0] & 3 == 1:
+            read_stranger(int.from_bytes(data[1:2], "big"), data[2:])
+        case _:
+            read_stranger(int.from_bytes(data[1:2], "big") | 2, write_frames(data[2:]))
 
 
 if __name__ == "__main__":
