@@ -27,17 +27,33 @@ if TYPE_CHECKING:
         TimeoutExpiredError,
         VersionMissingError,
     )
+    from fsrep_core.events import (
+        BytesMoved,
+        Event,
+        ExpiriesKnown,
+        FilesystemFinished,
+        FilesystemPlanned,
+        RunFinished,
+        RunStarted,
+        RunStateChanged,
+        StepFinished,
+        StepStarted,
+        StepStateChanged,
+        Warned,
+    )
     from fsrep_core.hookspecs import EndpointSpec, ObserverSpec, PluginSpec, hookimpl
     from fsrep_core.quantities import parse_duration, parse_rate, parse_size
+    from fsrep_core.reports import ReplicationReport, RunReport, StepReport
     from fsrep_core.runtime.processes import (
+        Explain,
         ProcessOutput,
         feed_process,
         open_process_stream,
         run_process,
     )
     from fsrep_core.runtime.pump import pump
-    from fsrep_core.runtime.registry import Registry
-    from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream, Way
+    from fsrep_core.runtime.registry import Offer, PluginStatus, Registry
+    from fsrep_core.runtime.remote.carrier import Carrier, DescriptorStream, Mover, Way
     from fsrep_core.runtime.remote.server import serve_endpoint
     from fsrep_core.runtime.remote.timing import Timing
     from fsrep_core.runtime.remote.transport import StreamTransport
@@ -79,12 +95,17 @@ _HOMES = {
         "InterruptedStreamError InvalidRequestError OutOfSpaceError PermissionDeniedError "
         "PluginError StaleTokenError StorageError TimeoutExpiredError VersionMissingError"
     ),
+    "events": (
+        "BytesMoved Event ExpiriesKnown FilesystemFinished FilesystemPlanned RunFinished "
+        "RunStarted RunStateChanged StepFinished StepStarted StepStateChanged Warned"
+    ),
     "hookspecs": "EndpointSpec ObserverSpec PluginSpec hookimpl",
     "quantities": "parse_duration parse_rate parse_size",
-    "runtime.processes": "ProcessOutput feed_process open_process_stream run_process",
+    "reports": "ReplicationReport RunReport StepReport",
+    "runtime.processes": "Explain ProcessOutput feed_process open_process_stream run_process",
     "runtime.pump": "pump",
-    "runtime.registry": "Registry",
-    "runtime.remote.carrier": "Carrier DescriptorStream Way",
+    "runtime.registry": "Offer PluginStatus Registry",
+    "runtime.remote.carrier": "Carrier DescriptorStream Mover Way",
     "runtime.remote.server": "serve_endpoint",
     "runtime.remote.timing": "Timing",
     "runtime.remote.transport": "StreamTransport",
@@ -103,6 +124,7 @@ __all__ = [
     "BrokenEndpointError",
     "BusyError",
     "ByteStream",
+    "BytesMoved",
     "Caller",
     "Capabilities",
     "Carrier",
@@ -115,8 +137,13 @@ __all__ = [
     "DestroyVersionsRequest",
     "EndpointContext",
     "EndpointSpec",
+    "Event",
+    "ExpiriesKnown",
     "Expiry",
+    "Explain",
     "Filesystem",
+    "FilesystemFinished",
+    "FilesystemPlanned",
     "FrameWatch",
     "FsrepError",
     "Identified",
@@ -125,23 +152,35 @@ __all__ = [
     "Inventory",
     "InventoryRequest",
     "Listener",
+    "Mover",
     "ObserverSpec",
+    "Offer",
     "OutOfSpaceError",
     "PassingFrame",
     "PermissionDeniedError",
     "PluginError",
     "PluginSpec",
+    "PluginStatus",
     "Problem",
     "ProcessOutput",
     "ReceiveRequest",
     "ReceiveResponse",
     "Registry",
+    "ReplicationReport",
     "ResumeToken",
+    "RunFinished",
+    "RunReport",
+    "RunStarted",
+    "RunStateChanged",
     "SendRequest",
     "SendResponse",
     "Side",
     "SizeEstimate",
     "StaleTokenError",
+    "StepFinished",
+    "StepReport",
+    "StepStarted",
+    "StepStateChanged",
     "StorageChoice",
     "StorageError",
     "StreamTransport",
@@ -152,6 +191,7 @@ __all__ = [
     "VersionKind",
     "VersionMissingError",
     "VersionResult",
+    "Warned",
     "Way",
     "feed_process",
     "hookimpl",

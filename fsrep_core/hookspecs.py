@@ -166,7 +166,7 @@ class ObserverSpec:
 
     @hookspec
     def observe(self, event: Event) -> None:
-        """Hear one event (:mod:`fsrep_core.events`). Must not block and must not raise.
+        """Hear one event (:data:`fsrep_core.Event`). Must not block and must not raise.
 
         An exception is logged and the observer is not called again.
         """

@@ -108,7 +108,7 @@ class FakeTransport(Transport):
         storage = cast("EndpointSpec", context.storage.create())
         body_error: BaseException | None = None
         async with trio.open_nursery() as nursery:
-            dialer = _Dialer(self, storage, nursery)
+            dialer = _Dialer(self._plug, self._journal, self.timing, storage, nursery)
             try:
                 async with dialer.open_endpoint(context) as remote:
                     yield FakeEndpoint(cast("EndpointSpec", remote), self._journal)
@@ -129,7 +129,7 @@ class FakeTransport(Transport):
         async with self.open_endpoint(context) as endpoint:
             yield endpoint
 
-    def plug(self) -> Cable:
+    def _plug(self) -> Cable:
         """Make the next connection."""
         self._connections += 1
         wire_faults: tuple[WireFault, ...] = ()
@@ -144,7 +144,9 @@ class FakeTransport(Transport):
 class _Dialer(StreamTransport):
     """Connects to one storage, which is served at the other end of each cable."""
 
-    _fake: FakeTransport
+    _plug: Callable[[], Cable]
+    _journal: Journal
+    _timing: Timing
     _storage: EndpointSpec
     _nursery: trio.Nursery
 
@@ -154,20 +156,20 @@ class _Dialer(StreamTransport):
 
     def timing(self) -> Timing:
         """See :meth:`fsrep_core.StreamTransport.timing`."""
-        return self._fake.timing
+        return self._timing
 
     async def connect(self, context: EndpointContext) -> trio.abc.Stream:  # noqa: ARG002  (one storage)
         """See :meth:`fsrep_core.StreamTransport.connect`."""
         await trio.lowlevel.checkpoint()
-        cable = self._fake.plug()
+        cable = self._plug()
         self._nursery.start_soon(self._serve, cable)
         return cable.client
 
     async def _serve(self, cable: Cable) -> None:
-        storage = FaultyStorage(self._storage, self._fake._journal, cable)  # noqa: SLF001  (of one piece)
+        storage = FaultyStorage(self._storage, self._journal, cable)
         with suppress(FsrepError):  # the client is told, or gone
             await serve_endpoint(
-                cable.server, storage, peer_name="fake transport: client", timing=self._fake.timing
+                cable.server, storage, peer_name="fake transport: client", timing=self._timing
             )
 
 

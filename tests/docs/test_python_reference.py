@@ -12,7 +12,7 @@ import fsrep_core
 PAGES = Path(__file__).parents[2] / "docs/reference"
 DOCUMENTED = {
     name
-    for page in ("python.md", "hooks.md")
+    for page in ("python.md", "hooks.md", "events.md")
     for name in re.findall(
         r"(?:auto(?:class|exception|function|data)|py:data):: ([\w.]+)",
         (PAGES / page).read_text(encoding="utf-8"),
