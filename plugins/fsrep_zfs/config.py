@@ -105,5 +105,8 @@ class ZfsConfig:
     """On a receiver: properties that everything received shall have (``-o``)."""
     exclude: tuple[str, ...] = attrs.field(default=(), validator=_check_exclude)
     """On a receiver: properties that are not taken from a stream (``-x``)."""
+    make_parents: bool = True
+    """On a receiver: make the parents that are not replicated themselves, as filesystems
+    that are never mounted. Otherwise a filesystem without its parent is refused."""
     placeholder_encryption: PlaceholderEncryption = PlaceholderEncryption.INHERIT
     """On a receiver: how a parent is made that is not replicated itself."""

@@ -120,7 +120,7 @@ class Receiver:
         _check_header(attempt, request, header)
         if request.rollback:
             await self._roll_back(attempt, name, request)
-        if dataset is None:
+        if dataset is None and self.config.make_parents:
             await self._make_parents(name)
         first = request.from_version is None
         try:

@@ -197,6 +197,7 @@ class ZfsTool:
             stream,
             explain=Explanation(attempt),
             env=_environment(),
+            keeps_partial=True,
         )
         return output.stderr
 

@@ -18,6 +18,7 @@ from fsrep_core.runtime.registry import load_plugins
 from fsrep_core.runtime.settings import JobSettings
 from fsrep_core.testing import STORAGE_LAWS, CutStream, check_storage, no_leaks
 from harnesses import BtrfsHarness, DirectoryHarness, MemoryHarness
+from pretended_pools import PretendedHarness
 from ways import WAYS
 
 JOB = "kit"
@@ -29,6 +30,7 @@ HARNESSES = {
     "memory": lambda _: MemoryHarness(),
     "directory": lambda fixture: DirectoryHarness(fixture("tmp_path")),
     "btrfs": lambda fixture: BtrfsHarness(*fixture("sites")[:2]),
+    "zfs": lambda fixture: PretendedHarness(*fixture("pretended_sites")),
 }
 """By the name of the storage; each asks for the fixtures that it needs."""
 
