@@ -16,7 +16,7 @@ from fsrep_core.planning.patterns import Selection, select
 from fsrep_core.planning.plan import FilesystemPlan, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from fsrep_core.planning.policy import Policy
     from fsrep_core.values import Filesystem, Inventory
@@ -30,9 +30,11 @@ def make_plan(
     """Plan every filesystem of the sender that the patterns select.
 
     What only holds children on the sender has nothing to replicate and no plan; the
-    receiver makes its own where it needs one. What the patterns name without wildcards
-    and the sender has not is a conflict: a disk that is not mounted must not look like
-    one with nothing to do.
+    receiver makes its own where it needs one.
+
+    A disk that is not mounted must not look like one with nothing to do. So it is a
+    conflict if the sender has not what the patterns name without wildcards, or if it has
+    nothing that they select while the receiver has versions of something.
 
     :raises InvalidRequestError: a pattern cannot be used
     """
@@ -55,10 +57,17 @@ def make_plan(
             receiver_capabilities=receiver.capabilities,
         )
         plans.append(_after_parent(plan, missing))
-    plans += [
-        FilesystemPlan(filesystem=name, conflict=no_such_filesystem()) for name in selection.absent
-    ]
+    absent = selection.absent if names else _lost(selection, patterns, receivers)
+    plans += [FilesystemPlan(filesystem=name, conflict=no_such_filesystem()) for name in absent]
     return Plan(filesystems=tuple(plans), warnings=_warnings(selection, len(senders)))
+
+
+def _lost(
+    selection: Selection, patterns: Sequence[str], receivers: Mapping[str, Filesystem]
+) -> list[str]:
+    """Name what a sender without anything to replicate was expected to have."""
+    replicated = {name for name in select(patterns, receivers).names if receivers[name].versions}
+    return sorted({*selection.absent, *replicated})
 
 
 def _exists(filesystem: Filesystem | None) -> bool:

@@ -188,6 +188,21 @@ class TestWarnings:
         assert made.empty
         assert made.warnings[-1] == "no filesystem is selected: the sender has none"
 
+    def test_sender_that_has_lost_all_that_the_receiver_has_is_not_up_to_date(self):
+        """A disk that is not mounted, and a job of wildcards."""
+        receiver = ["a", "a/b", "other", filesystem("a/empty", "")]
+        made = plan([], receiver, patterns=["a/**"])
+
+        assert [each.filesystem for each in made.filesystems] == ["a", "a/b"]
+        assert {each.conflict.kind for each in made.filesystems} == {
+            ConflictKind.NO_SUCH_FILESYSTEM
+        }
+
+    def test_what_only_the_receiver_has_is_left_in_peace_while_the_sender_has_something(self):
+        made = plan(["a"], ["a", "gone"])
+
+        assert [each.filesystem for each in made.filesystems] == ["a"]
+
     def test_selection_of_nothing_is_a_warning(self):
         made = plan(["a", "b"], patterns=["**", "!**"])
 
