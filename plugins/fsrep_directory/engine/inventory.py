@@ -36,10 +36,10 @@ def inventory(
     """List every filesystem that has a version or a partial receive.
 
     A directory that a pattern names literally is listed although it has no version yet:
-    the job wants it, and whoever plans can say what it lacks.
+    the job wants it, and whoever plans can say what it lacks. A filesystem that cannot be
+    read is listed with its failure.
 
     :param may_lack: a root that does not exist is empty, and can be made later
-    One that cannot be read is listed with its failure.
 
     :raises Failure: not local to a filesystem: nothing can be said of the root
     """
