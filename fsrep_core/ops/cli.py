@@ -255,11 +255,18 @@ def plugins(*, as_json: bool) -> int:
     type=click.Path(path_type=Path),
     help="The configuration with the identity; found as for the other commands.",
 )
-def endpoint(identity: str | None, config: Path | None) -> int:
+@click.option(
+    "--log",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where the endpoint of an identity writes a line for each connection and operation, or "
+    '"syslog". Default: the system\'s log, if there is one.',
+)
+def endpoint(identity: str | None, config: Path | None, log: Path | None) -> int:
     """Serve one client over standard input and output, as ssh starts it."""
     from fsrep_core.ops.commands.endpoint import endpoint as work
 
-    return work(config, identity=identity)
+    return work(config, identity=identity, log=log)
 
 
 @cli.group()

@@ -10,6 +10,7 @@ the same script gives the same run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -35,7 +36,7 @@ from fsrep_fake.faulty import FaultyStorage
 from fsrep_fake.journal import Call, Entry, Journal, Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable
 
     from fsrep_core import (
         CreateVersionRequest,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from fsrep_core.errors import ConfigError, FsrepError, PermissionDeniedError
+from fsrep_core.ops.audit import served_line, visit_line
 from fsrep_core.ops.expiries import expiry_warnings
-from fsrep_core.ops.logs import Line, LogListener, problem_fields
+from fsrep_core.ops.logs import Line, LogListener
 from fsrep_core.ops.serve_config import ServeConfig, make_listeners
 from fsrep_core.ops.serving import make_admission
 from fsrep_core.ops.session import open_session
@@ -121,31 +122,10 @@ class _Server:
         return admission
 
     def _tell_visit(self, visit: Admitted | Left) -> None:
-        fields: dict[str, Any] = {"identity": visit.identity, "address": visit.address}
-        if isinstance(visit, Admitted):
-            self.log.write(Line("info", "connection opened", fields))
-            return
-        fields["seconds"] = round(visit.seconds, 3)
-        if visit.problem is None:
-            self.log.write(Line("info", "connection closed", fields))
-        else:
-            fields |= problem_fields(visit.problem)
-            self.log.write(Line("warning", "connection failed", fields))
+        self.log.write(visit_line(visit))
 
     def _tell_served(self, served: Served) -> None:
-        fields: dict[str, Any] = {
-            "identity": served.identity,
-            "operation": served.operation,
-            "filesystem": served.filesystem,
-            "seconds": round(served.seconds, 3),
-        }
-        if served.operation in {"send", "receive"}:
-            fields["bytes"] = served.stream_bytes
-        if served.problem is None:
-            self.log.write(Line("info", "operation done", fields))
-        else:
-            fields |= problem_fields(served.problem)
-            self.log.write(Line("warning", "operation failed", fields))
+        self.log.write(served_line(served))
 
 
 def serve(config_path: Path | None, *, log_format: str, log_level: str) -> int:

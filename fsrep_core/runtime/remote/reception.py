@@ -48,7 +48,8 @@ class Admitted:
     """A client was let in."""
 
     identity: str
-    address: str
+    address: str | None
+    """``None`` = not known."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,7 +58,8 @@ class Left:
 
     identity: str | None
     """``None`` = it was never proved."""
-    address: str
+    address: str | None
+    """``None`` = not known."""
     seconds: float
     problem: Problem | None = None
     """``None`` = the client said goodbye."""
