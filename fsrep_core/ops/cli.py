@@ -349,6 +349,71 @@ def issue(name: str, also: tuple[str, ...], directory: Path, *, days: int, anew:
     return work(name, also, directory, days=days, anew=anew)
 
 
+@cli.group()
+def zfs() -> None:
+    """Prepare hosts for the storage zfs, and see what it has left on them."""
+
+
+def _place_options(command: CommandT) -> CommandT:
+    command = click.option(
+        "--identity", metavar="NAME", help="The storage that this client is served."
+    )(command)
+    return click.option("--job", metavar="NAME", help="The storage of this job.")(command)
+
+
+@zfs.command("allow")
+@click.argument("side", type=click.Choice(["sender", "receiver"]))
+@_place_options
+@click.option(
+    "--user",
+    metavar="USER",
+    required=True,
+    help="Who shall work without being root.",
+)
+@_config_option
+def zfs_allow(
+    side: str, job: str | None, identity: str | None, user: str, config: Path | None
+) -> int:
+    """Print the commands that let USER work on one SIDE of a job."""
+    from fsrep_core.ops.commands.zfs import allow as work
+    from fsrep_core.values import Side
+
+    return work(Side(side), job, identity, user, config)
+
+
+@zfs.group("abstractions")
+def zfs_abstractions() -> None:
+    """See what fsrep has left on the pools of this host: cursors, holds, placeholders."""
+
+
+@zfs_abstractions.command("list")
+@_place_options
+@_config_option
+def zfs_list(job: str | None, identity: str | None, config: Path | None) -> int:
+    """List cursors, holds and placeholders, and which of them are stale."""
+    from fsrep_core.ops.commands.zfs import list_abstractions as work
+
+    return work(job, identity, config)
+
+
+@zfs_abstractions.command("release-stale")
+@_place_options
+@click.option(
+    "--gone",
+    metavar="NAME",
+    multiple=True,
+    help="A job that does not exist any more, on any host; may be given several times.",
+)
+@_config_option
+def zfs_release_stale(
+    job: str | None, identity: str | None, gone: tuple[str, ...], config: Path | None
+) -> int:
+    """Remove what is stale."""
+    from fsrep_core.ops.commands.zfs import release_stale as work
+
+    return work(job, identity, gone, config)
+
+
 @cli.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:

@@ -272,9 +272,9 @@ class ZfsStorage:
         """Give the commands that let an unprivileged user work on one side."""
         return allow_commands(self.config, side, user)
 
-    async def abstractions(self, jobs: Iterable[str] | None) -> list[Abstraction]:
+    async def abstractions(self, gone_jobs: Iterable[str] = ()) -> list[Abstraction]:
         """List what fsrep has left here; see :func:`~fsrep_zfs.upkeep.find_abstractions`."""
-        return await find_abstractions(self._tool, self._catalog, jobs)
+        return await find_abstractions(self._tool, self._catalog, gone_jobs)
 
     async def release_stale(self, found: Iterable[Abstraction]) -> list[FsrepError]:
         """Remove what is stale of it; give what went wrong."""

@@ -1,8 +1,14 @@
 """Lists what fsrep has left on a pool, and releases what nobody needs any more.
 
 Left are cursors, holds on the ends of steps, holds on what was received last, and the
-filesystems that only hold others. A job that no longer exists never comes back to remove
-its own, so an operator can.
+filesystems that only hold others. Stale is what its own job would remove the next time:
+
+* a cursor, where the job has a newer one on the same filesystem;
+* a hold on the end of a step before the cursor: that step is confirmed;
+* a hold on what was received last, where two newer snapshots are held so.
+
+A job that is gone never comes back to remove its own. That it is gone only an operator
+knows: its configuration may be on another host.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from fsrep_zfs.names import job_word, parse_cursor_name, parse_tag
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from fsrep_core import Version
     from fsrep_zfs.listing import Dataset
     from fsrep_zfs.tool import ZfsTool
 
@@ -35,31 +42,47 @@ class Abstraction:
     job: str | None
     """As it stands on the disk; ``None`` = of no job."""
     stale: bool
-    """A newer one of the same kind, job and filesystem exists, or the job does not."""
+    """Nobody needs it any more."""
     tag: str | None = None
     """Of a hold."""
 
 
 async def find_abstractions(
-    tool: ZfsTool, catalog: Catalog, jobs: Iterable[str] | None
+    tool: ZfsTool, catalog: Catalog, gone_jobs: Iterable[str] = ()
 ) -> list[Abstraction]:
-    """List all of them below the root, two processes in all.
+    """List all of them below the root: two processes, whatever there is.
 
-    :param jobs: those that exist; what any other has left is stale. ``None`` = not known
+    :param gone_jobs: all that these have left is stale
     """
     datasets = await catalog.look()
-    words = None if jobs is None else {job_word(job) for job in jobs}
-    held = {
-        full_name(dataset.name, dataset.snapshots[guid]): dataset.snapshots[guid].order
+    gone = frozenset(map(job_word, gone_jobs))
+    snapshots = {
+        full_name(dataset.name, dataset.snapshots[guid]): dataset.snapshots[guid]
         for dataset in datasets.values()
         for guid in dataset.held
         if guid in dataset.snapshots
     }
-    holds = await tool.holds(list(held)) if held else []
-    return [
-        *(each for dataset in datasets.values() for each in _of_dataset(dataset, words)),
-        *_of_holds(holds, held, words),
-    ]
+    found: list[Abstraction] = []
+    newest: dict[tuple[str, str], int] = {}
+    for dataset in datasets.values():
+        cursors = _cursors(dataset)
+        for each, job in cursors:
+            key = (dataset.name, job)
+            newest[key] = max(each.order, newest.get(key, 0))
+        found += [
+            Abstraction(
+                kind="cursor",
+                name=full_name(dataset.name, each),
+                job=job,
+                stale=job in gone or each.order < newest[dataset.name, job],
+            )
+            for each, job in cursors
+        ]
+        if dataset.placeholder:
+            found.append(Abstraction(kind="placeholder", name=dataset.name, job=None, stale=False))
+    holds = await tool.holds(list(snapshots)) if snapshots else []
+    found += _holds(holds, snapshots, newest, gone)
+    return sorted(found, key=lambda each: (each.name, each.kind))
 
 
 async def release_stale(tool: ZfsTool, found: Iterable[Abstraction]) -> list[FsrepError]:
@@ -81,49 +104,41 @@ async def release_stale(tool: ZfsTool, found: Iterable[Abstraction]) -> list[Fsr
     return errors
 
 
-def _of_dataset(dataset: Dataset, words: set[str] | None) -> list[Abstraction]:
-    cursors = [
-        (each, name)
-        for each in dataset.bookmarks.values()
-        if (name := parse_cursor_name(each.name)) is not None
-    ]
-    newest: dict[str, int] = {}
-    for each, name in cursors:
-        newest[name.job] = max(each.order, newest.get(name.job, 0))
-    found = [
-        Abstraction(
-            kind="cursor",
-            name=full_name(dataset.name, each),
-            job=name.job,
-            stale=each.order < newest[name.job] or _gone(name.job, words),
-        )
-        for each, name in cursors
-    ]
-    if dataset.placeholder:
-        found.append(Abstraction(kind="placeholder", name=dataset.name, job=None, stale=False))
-    return found
-
-
-def _of_holds(
-    holds: Iterable[tuple[str, str]], orders: Mapping[str, int], words: set[str] | None
-) -> list[Abstraction]:
-    own = [(name, tag, parsed) for name, tag in holds if (parsed := parse_tag(tag)) is not None]
-    newest: dict[tuple[str, str], list[int]] = {}
-    for name, tag, _ in own:
-        newest.setdefault((name.partition("@")[0], tag), []).append(orders[name])
+def _cursors(dataset: Dataset) -> list[tuple[Version, str]]:
+    """Give the cursors on a dataset, each with its job."""
     return [
-        Abstraction(
-            kind={"step": "step-hold", "last": "last-received-hold"}[kind],
-            name=name,
-            job=job,
-            tag=tag,
-            stale=_gone(job, words)
-            # The last two are the ends of a step, or what was received and its base.
-            or orders[name] < sorted(newest[name.partition("@")[0], tag])[-2:][0],
-        )
-        for name, tag, (kind, job) in own
+        (each, name.job)
+        for each in dataset.bookmarks.values()
+        if (name := parse_cursor_name(each.name)) is not None and name.guid == each.guid
     ]
 
 
-def _gone(job: str, words: set[str] | None) -> bool:
-    return words is not None and job not in words
+def _holds(
+    holds: Iterable[tuple[str, str]],
+    snapshots: Mapping[str, Version],
+    cursors: Mapping[tuple[str, str], int],
+    gone: frozenset[str],
+) -> list[Abstraction]:
+    """Give fsrep's own holds; those of others are nobody's business here."""
+    own = [(name, tag, parsed) for name, tag in holds if (parsed := parse_tag(tag)) is not None]
+    orders: dict[tuple[str, str], list[int]] = {}
+    for name, tag, _ in own:
+        orders.setdefault((name.partition("@")[0], tag), []).append(snapshots[name].order)
+    found = []
+    for name, tag, (kind, job) in own:
+        dataset = name.partition("@")[0]
+        order = snapshots[name].order
+        if kind == "step":
+            confirmed = order < cursors.get((dataset, job), 0)
+        else:
+            confirmed = order < sorted(orders[dataset, tag])[-2:][0]
+        found.append(
+            Abstraction(
+                kind={"step": "step-hold", "last": "last-received-hold"}[kind],
+                name=name,
+                job=job,
+                stale=confirmed or job in gone,
+                tag=tag,
+            )
+        )
+    return found

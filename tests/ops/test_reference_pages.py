@@ -134,14 +134,14 @@ def parameters(command: click.Command) -> list[str]:
     return found
 
 
-def all_commands() -> dict[str, click.Command]:
+def all_commands(group: click.Group = cli, before: str = "") -> dict[str, click.Command]:
     """Give every command by what is typed, in the order of the help."""
     found = {}
-    for name, command in cli.commands.items():
+    for name, command in group.commands.items():
         if isinstance(command, click.Group):
-            found |= {f"{name} {each}": member for each, member in command.commands.items()}
+            found |= all_commands(command, f"{before}{name} ")
         else:
-            found[name] = command
+            found[f"{before}{name}"] = command
     return found
 
 
