@@ -41,6 +41,14 @@ from fsrep_core.runtime.settings import JobSettings
 from fsrep_fake import MemoryStorage, MemoryStore
 
 EACH = Policy(initial=Initial.ALL, steps=Steps.EACH)
+HANGING_SECONDS = 30 * 24 * 3600.0
+"""Of virtual time: no run here takes so long."""
+CALLS_LIMIT = 5000
+"""Of one side: no run here makes so many."""
+
+
+class EndlessRun(BaseException):
+    """The driver asks again and again. No ``except Exception`` of the driver holds this up."""
 
 
 @attrs.define(eq=False)
@@ -52,8 +60,13 @@ class Side:
     before: dict = attrs.field(factory=dict)
     after: dict = attrs.field(factory=dict)
 
-    async def _call(self, hook, request, *rest):
+    def _count_call(self, hook, request):
         self.calls.append((hook, request))
+        if len(self.calls) > CALLS_LIMIT:
+            raise EndlessRun
+
+    async def _call(self, hook, request, *rest):
+        self._count_call(hook, request)
         if hook in self.before:
             await self.before[hook](request)
         answer = await getattr(self.storage, hook)(request, *rest)
@@ -72,7 +85,7 @@ class Side:
     @hookimpl
     @asynccontextmanager
     async def send(self, request):
-        self.calls.append(("send", request))
+        self._count_call("send", request)
         if "send" in self.before:
             await self.before["send"](request)
         async with self.storage.send(request) as response:
@@ -136,6 +149,11 @@ class World:
         self.sender = Side(MemoryStorage(self.sender_store, **self.capabilities))
         self.receiver = Side(MemoryStorage(self.receiver_store, **self.capabilities))
 
+    async def run(self):
+        """Run once. What would hang fails, whether it waits or asks again and again."""
+        with trio.fail_after(HANGING_SECONDS):
+            return await self.driver().run()
+
     def driver(self):
         return Driver(
             JobSettings(name="job", policy=self.policy, **self.settings),
@@ -144,9 +162,6 @@ class World:
             Observers([self.recorder]),
             randomness=random.Random(1),
         )
-
-    async def run(self):
-        return await self.driver().run()
 
     def assert_replicated(self, *filesystems):
         for name in filesystems:
