@@ -10,7 +10,15 @@ from fsrep_core.planning import Initial, Policy, Steps
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.driver import Driver
 from fsrep_core.runtime.settings import JobSettings
-from fsrep_fake import ACTIONS, FakeTransport, MemoryStorage, MemoryStore, SeededFaults
+from fsrep_fake import (
+    ACTIONS,
+    DIRECTIONS,
+    FakeTransport,
+    MemoryStorage,
+    MemoryStore,
+    SeededFaults,
+    WireFault,
+)
 
 FILESYSTEMS, VERSIONS = 8, 5
 
@@ -84,6 +92,43 @@ async def test_a_storm_of_faults_of_every_kind_ends_with_everything_replicated(
 
     met = {fault.action for fault in run.sender.met_faults + run.receiver.met_faults}
     assert met >= {"cut", "stall", "trickle", "refuse", "fail_after_commit"}
+
+
+SAID = {
+    "to_server": [None, "hello", "request", "data", "end", "done"],
+    "to_client": [None, "hello", "answer", "opened", "data", "end"],
+}
+"""What each side says in every run; ``None`` = any byte."""
+
+
+def broken_connections(seed):
+    """Faults of the first connections: at a byte or at a frame, in either direction."""
+    chance = random.Random(seed)
+    for connection in sorted([*range(1, 20)] * 2):
+        direction = chance.choice(DIRECTIONS)
+        frame = chance.choice(SAID[direction])
+        yield WireFault(
+            chance.choice(["cut", "cut", "stall", "trickle"]),
+            direction,
+            connection=connection,
+            frame=frame,
+            occurrence=chance.choice([1, 2, 5]) if frame != "hello" else 1,
+            at_byte=chance.choice([0, 1, 9, 50]) if frame else int(10 ** chance.uniform(0, 5)),
+            seconds=chance.choice([None, 1, 20]),
+            length_bytes=chance.choice([1, 50]),
+        )
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_storm_of_broken_connections_ends_with_everything_replicated(seed, autojump_clock):
+    scripts = tuple(broken_connections(seed)), tuple(broken_connections(-1 - seed))
+    run = Run(*scripts, concurrency=1 + seed % 3)
+
+    report = await run.run()
+
+    assert report.status == "completed", f"seed {seed}: {report.problem}"
+    assert len(run.sender.met_faults + run.receiver.met_faults) > 2
+    run.assert_replicated()
 
 
 @pytest.fixture
