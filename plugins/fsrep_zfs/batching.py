@@ -9,7 +9,7 @@ is alone waits for nobody.
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -87,15 +87,15 @@ class Batch(Generic[ItemT, ResultT]):
                 self._waiting.remove(ticket)
 
 
-def chunks(arguments: Sequence[str]) -> list[list[str]]:
-    """Divide arguments among as few commands as their length allows."""
+def chunks(groups: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Divide arguments among as few commands as their length allows; a group stays together."""
     divided: list[list[str]] = []
     room_bytes = 0
-    for argument in arguments:
-        size_bytes = len(argument.encode(errors="surrogateescape")) + 1
+    for group in groups:
+        size_bytes = sum(len(each.encode(errors="surrogateescape")) + 1 for each in group)
         if size_bytes > room_bytes or not divided:
             divided.append([])
             room_bytes = ARGUMENTS_LIMIT_BYTES
-        divided[-1].append(argument)
+        divided[-1] += group
         room_bytes -= size_bytes
     return divided

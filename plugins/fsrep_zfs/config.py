@@ -95,6 +95,9 @@ class ZfsConfig:
     embedded: bool = False
     """On a sender: keep blocks embedded in their pointers (``-e``). An encrypted receiver
     cannot take them."""
+    clones: bool = False
+    """On a sender: send a clone as what it differs in from its origin, which the receiver
+    has to have."""
     properties: bool = False
     """On a sender: send the dataset's properties along (``-p``)."""
     backup: bool = False

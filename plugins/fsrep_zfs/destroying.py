@@ -13,7 +13,6 @@ import attrs
 
 from fsrep_core import BusyError, FsrepError, Version, VersionKind
 from fsrep_zfs.catalog import Catalog, full_name
-from fsrep_zfs.guarding import Guard
 from fsrep_zfs.listing import Dataset
 from fsrep_zfs.names import last_tag, step_tag
 from fsrep_zfs.tool import ZfsTool
@@ -27,7 +26,6 @@ class Destroyer:
 
     tool: ZfsTool
     catalog: Catalog
-    guard: Guard
     in_use: Callable[[Dataset, str], bool]
 
     async def destroy(
@@ -81,10 +79,8 @@ class Destroyer:
             for each in doomed
             if each.kind is VersionKind.SNAPSHOT and each.guid in dataset.held
         ]
-        for tag in (step_tag(job), last_tag(job)):
-            own = [name for name, _ in await self.guard.find_own([tag], held)]
-            if own:
-                await self.tool.release(tag, own)
+        for tag in (step_tag(job), last_tag(job)) if held else ():
+            await self.tool.release(tag, held)
 
     async def _destroy_snapshots(
         self,

@@ -7,15 +7,16 @@ it until a next step shows that the sender goes on from the newer one.
 Holds are made before they are needed, one command for all steps that begin together.
 Nothing waits for a release, so releases gather until no step is under way any more (or the
 oldest has waited for a while), and are then one command as well. What fsrep could not
-release because it was killed is found by the next step of that filesystem, which looks for
-holds of its own job where the listing says that there are any.
+release because it was killed is released by the next step of that filesystem: of snapshots
+that the listing shows as held, and that the step does not need, its own holds are released,
+if there are any. To ask first whose they are would cost one more command.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,7 +27,7 @@ from fsrep_zfs.batching import Batch
 from fsrep_zfs.tool import ZfsTool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 __all__ = ["Guard"]
 
@@ -50,20 +51,28 @@ class Guard:
     """What is held by this endpoint, by tag and dataset."""
     _waiting_since: float = attrs.field(init=False, default=0.0)
     _holds: Batch[tuple[str, tuple[str, ...]], None] = attrs.field(init=False)
-    _looks: Batch[tuple[str, ...], tuple[tuple[str, str], ...]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._holds = Batch(self._hold_all)
-        self._looks = Batch(self._look_at_all)
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Note that a step is under way for as long as the context."""
+    @asynccontextmanager
+    async def step(self) -> AsyncIterator[None]:
+        """Note that a step is under way for as long as the context; then release what waits.
+
+        Not where it was cancelled: then the next run releases what is left.
+        """
         self._under_way += 1
         try:
             yield
-        finally:
+        except FsrepError:
             self._under_way -= 1
+            await self._settle()
+            raise
+        except BaseException:
+            self._under_way -= 1
+            raise
+        self._under_way -= 1
+        await self._settle()
 
     async def hold(self, tag: str, snapshots: Sequence[str]) -> None:
         """Hold snapshots by a tag, together with those of other steps.
@@ -96,12 +105,12 @@ class Guard:
         }
 
     def release_later(self, tag: str, snapshots: Iterable[str]) -> None:
-        """Release snapshots some time soon."""
+        """Release snapshots some time soon; those that are not held by this tag do no harm."""
         if not self._to_release:
             self._waiting_since = trio.current_time()
         self._to_release.update(dict.fromkeys((tag, snapshot) for snapshot in snapshots))
 
-    async def settle(self) -> None:
+    async def _settle(self) -> None:
         """Release what waits for it, unless steps are under way that will do it.
 
         A hold that stays is not the fault of the step that happens to be the last one, so
@@ -121,22 +130,6 @@ class Guard:
                 errors = dict.fromkeys(snapshots, error)
             for snapshot, why in errors.items():
                 logger.warning("the hold %s of %s stays: %s", tag, snapshot, why)
-
-    async def find_own(
-        self, tags: Iterable[str], snapshots: Sequence[str]
-    ) -> list[tuple[str, str]]:
-        """Tell which of these snapshots are held by one of these tags: name and tag of each."""
-        if not snapshots:
-            return []
-        own = frozenset(tags)
-        return [each for each in await self._looks.submit(tuple(snapshots)) if each[1] in own]
-
-    async def _look_at_all(
-        self, items: Sequence[tuple[str, ...]]
-    ) -> dict[tuple[str, ...], tuple[tuple[str, str], ...]]:
-        names = list(dict.fromkeys(name for item in items for name in item))
-        holds = await self.tool.holds(names)
-        return {item: tuple(each for each in holds if each[0] in item) for item in items}
 
 
 def not_allowed(error: PermissionDeniedError, option: str) -> PermissionDeniedError:

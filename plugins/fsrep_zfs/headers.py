@@ -35,7 +35,6 @@ _BEGIN = 0
 _PACKAGE = 2
 _VOLUME = 3
 _RAW = 1 << 24
-_RESUMING = 1 << 20
 
 _FIELDS = "IIQQQIIQQ256s"
 """Type, payload size, magic, version and features, creation time, type of the dataset,
@@ -54,7 +53,6 @@ class StreamHeader:
     volume: bool
     raw: bool
     package: bool
-    resuming: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +92,6 @@ async def read_header(
         volume=begin.dataset_type == _VOLUME,
         raw=bool(begin.features & _RAW),
         package=package,
-        resuming=bool(begin.features & _RESUMING),
     ), head
 
 

@@ -59,6 +59,8 @@ class Dataset:
     """The snapshot, ``DATASET@NAME``, that it is a clone of."""
     mounts_at: str | None = None
     """Where it would be mounted at the next import; ``None`` = nowhere by itself."""
+    container: bool = False
+    """Never mounted (``canmount=off``)."""
     mark: str = "-"
     """:data:`~fsrep_zfs.names.MADE_PROPERTY`, its own or inherited."""
     made: str | None = None
@@ -132,6 +134,7 @@ def _dataset(row: list[str], marks: Mapping[str, str]) -> Dataset:
         key_loaded=key != "unavailable",
         origin=None if origin in _NOTHING else origin,
         mounts_at=mountpoint if mounts else None,
+        container=canmount == "off",
         mark=mark,
         made=mark if own else None,
     )

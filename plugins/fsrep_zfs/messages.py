@@ -182,7 +182,8 @@ MEANINGS = (
     _meaning(
         r"local origin for clone .* does not exist",
         ConflictError,
-        "a clone is received only where its origin is: replicate the origin first",
+        "a clone is received only where its origin is: replicate that in the same job",
+        temporary=True,
     ),
     _meaning(
         r"more recent snapshots? or bookmarks? exist|more recent snapshots",

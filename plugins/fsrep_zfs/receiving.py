@@ -103,10 +103,8 @@ class Receiver:
         present = await self._find_present(name, request)
         if present is not None:
             return ReceiveResponse(version=present)
-        with self.guard.step():
-            response = await self._receive(attempt, name, request, stream)
-        await self.guard.settle()
-        return response
+        async with self.guard.step():
+            return await self._receive(attempt, name, request, stream)
 
     async def _receive(
         self, attempt: str, name: str, request: ReceiveRequest, stream: ByteStream
@@ -118,6 +116,8 @@ class Receiver:
         coming = WithheldStream(stream, attempt)
         header = await coming.peek()
         _check_header(attempt, request, header)
+        if request.from_version is None and header.from_guid is not None:
+            await self._check_origin(attempt, header.from_guid)
         if request.rollback:
             await self._roll_back(attempt, name, request)
         if dataset is None and self.config.make_parents:
@@ -130,7 +130,7 @@ class Receiver:
                 name,
                 overwrite=first and dataset is not None and request.resume_token is None,
                 override=self._override(header, request),
-                exclude=[each for each in self.config.exclude if _applies(each, header)],
+                exclude=self._exclude(header, request),
             )
         except FsrepError as error:
             self.catalog.forget(name)
@@ -191,6 +191,23 @@ class Receiver:
                 raise _occupied(attempt, dataset)
         return dataset
 
+    async def _check_origin(self, attempt: str, guid: str) -> None:
+        """Refuse a clone whose origin is not below the root.
+
+        ``zfs receive`` would take any snapshot of the pool, also one that this client must
+        not see.
+        """
+        for look in (False, True):
+            datasets = await self.catalog.look() if look else self.catalog.remembered
+            if any(guid in dataset.snapshots for dataset in datasets.values()):
+                return
+        raise ConflictError(
+            f"{attempt}: it is sent as a clone, and its origin (guid {guid}) is not below "
+            f"{self.catalog.root}",
+            temporary=True,
+            hint="replicate the origin in the same job, or set clones = false on the sender",
+        )
+
     async def _roll_back(self, attempt: str, name: str, request: ReceiveRequest) -> None:
         """Destroy what the policy gives up, then give the dataset the state of its base."""
         base = request.from_version
@@ -240,6 +257,18 @@ class Receiver:
             chosen[MADE_PROPERTY] = copy_mark(request.to_version.guid)
         return {name: value for name, value in chosen.items() if _applies(name, header)}
 
+    def _exclude(self, header: StreamHeader, request: ReceiveRequest) -> list[str]:
+        """Choose the properties not to take from the stream.
+
+        A package says how its dataset is encrypted. Of one that comes in plain that would
+        keep the parent's encryption from what is received.
+        """
+        chosen = [each for each in self.config.exclude if _applies(each, header)]
+        plain_package = header.package and not header.raw and request.from_version is None
+        if plain_package and "encryption" not in {*chosen, *self.config.override}:
+            chosen.append("encryption")
+        return chosen
+
     # --- after ---
 
     async def _confirm(self, attempt: str, name: str, request: ReceiveRequest) -> Dataset:
@@ -261,12 +290,12 @@ class Receiver:
             error.message = f"{attempt}: {error.message}"
             raise
         if former is not None:
-            await self._let_go(tag, former, request)
+            self._let_go(tag, former, request)
             received = _merged(former, received)
         self.catalog.remember(name, received)
         return received
 
-    async def _let_go(self, tag: str, former: Dataset, request: ReceiveRequest) -> None:
+    def _let_go(self, tag: str, former: Dataset, request: ReceiveRequest) -> None:
         """Release what this job held here before, except the base of this step.
 
         That the sender goes on from a base shows that it knows of it; whether it knows of
@@ -278,19 +307,14 @@ class Receiver:
             for guid in former.held
             if guid in former.snapshots and guid not in {base_guid, request.to_version.guid}
         ]
-        own = await self.guard.find_own([tag], names)
-        self.guard.release_later(tag, [name for name, _ in own])
+        self.guard.release_later(tag, names)
 
     async def _look_at_arrivals(
         self, arrivals: Sequence[_Arrival]
     ) -> dict[_Arrival, Dataset | FsrepError]:
         """List what was received, in one command, and hold it, in another."""
-        names = [
-            each
-            for arrival in arrivals
-            for each in (arrival.dataset, full_name(arrival.dataset, arrival.target))
-        ]
-        listed = await self.tool.list_parts(list(dict.fromkeys(names)), self.catalog.remembered)
+        names = dict.fromkeys(full_name(each.dataset, each.target) for each in arrivals)
+        listed = await self.tool.list_snapshots(names, self.catalog.remembered)
         outcome: dict[_Arrival, Dataset | FsrepError] = {}
         by_tag: dict[str, list[_Arrival]] = {}
         for arrival in arrivals:
@@ -316,16 +340,16 @@ def _check_header(attempt: str, request: ReceiveRequest, header: StreamHeader) -
     """Refuse a stream that is not what was promised, before anything changes."""
     promised = {each.guid: each for each in (*request.intermediates, request.to_version)}
     first = promised.get(header.to_guid)
-    if first is None or (header.to_name != first.name):
+    if first is None or header.to_name != first.name:
         raise VersionMissingError(
             f"{attempt}: the stream makes @{header.to_name} (guid {header.to_guid}) instead",
             hint="plan again: the snapshot was replaced by another of the same name",
         )
-    base_guid = request.from_version.guid if request.from_version is not None else None
-    if header.from_guid != base_guid:
+    base = request.from_version
+    if base is not None and header.from_guid != base.guid:
         raise BrokenEndpointError(
             f"{attempt}: the stream starts from {header.from_guid or 'nothing'}, the request "
-            f"from {base_guid or 'nothing'}"
+            f"from {base.guid}"
         )
 
 

@@ -15,7 +15,6 @@ import attrs
 
 from fsrep_core import (
     ConflictError,
-    FsrepError,
     InvalidRequestError,
     PermissionDeniedError,
     SendResponse,
@@ -34,7 +33,7 @@ from fsrep_zfs.tokens import decode_token
 from fsrep_zfs.tool import ZfsTool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from fsrep_core import SendRequest
 
@@ -85,7 +84,7 @@ class Sender:
         ]
         self.in_use.update(ends)
         try:
-            with self.guard.step():
+            async with self.guard.step():
                 await self._protect(request, step)
                 arguments = ["-t", resumed] if resumed else self._arguments(step)
                 from_bookmark = step.base is not None and step.base.kind is VersionKind.BOOKMARK
@@ -148,7 +147,16 @@ class Sender:
         arguments = [flag for flag, wanted in flags.items() if wanted]
         if step.base is not None:
             arguments += ["-I" if step.batched else "-i", step.base.relative_name]
+        elif self.config.clones and step.dataset.origin is not None:
+            arguments += ["-i", step.dataset.origin]
         return [*arguments, full_name(step.dataset.name, step.target)]
+
+    def _origin_guid(self, dataset: Dataset) -> str | None:
+        """Give the identity of the snapshot that a dataset is a clone of."""
+        origin, _, name = (dataset.origin or "").partition("@")
+        known = self.catalog.remembered.get(origin)
+        snapshots = known.snapshots.values() if known is not None else ()
+        return next((each.guid for each in snapshots if each.name == name), None)
 
     # --- refusing ---
 
@@ -186,6 +194,8 @@ class Sender:
             return None
         token = decode_token(request.resume_token.value)
         base_guid = request.from_version.guid if request.from_version is not None else None
+        if base_guid is None and self.config.clones:
+            base_guid = self._origin_guid(step.dataset)
         if (token.from_guid, token.to_guid) != (base_guid, request.to_version.guid):
             raise StaleTokenError(
                 f"{step.attempt}: the resume token is of another step than the request",
@@ -211,7 +221,7 @@ class Sender:
         protection: Protection = getattr(self.config, option)
         tag = step_tag(request.job)
         held = step.held if protection is Protection.RESUMABLE else []
-        await self._release_leftovers(tag, step, held)
+        self._release_leftovers(tag, step, held)
         try:
             if held:
                 await self.guard.hold(tag, held)
@@ -220,23 +230,12 @@ class Sender:
         if protection is Protection.INCREMENTAL and step.base is not None:
             await self.cursors.keep(request.job, step.dataset, step.base, raw=self.config.raw)
 
-    async def _release_leftovers(self, tag: str, step: _Step, wanted: list[str]) -> None:
-        """Release what a step that never came to its end has left held."""
+    def _release_leftovers(self, tag: str, step: _Step, wanted: Collection[str]) -> None:
+        """Let go of what a step that never came to its end has left held."""
         dataset = step.dataset
-        candidates = [
-            name
+        held = [
+            full_name(dataset.name, dataset.snapshots[guid])
             for guid in dataset.held
-            if guid in dataset.snapshots and not self.in_use_elsewhere(dataset, guid)
-            for name in [full_name(dataset.name, dataset.snapshots[guid])]
-            if name not in wanted
+            if guid in dataset.snapshots
         ]
-        try:
-            own = await self.guard.find_own([tag], candidates)
-        except FsrepError as error:
-            logger.warning("%s: holds that were left cannot be looked for: %s", step.attempt, error)
-            return
-        self.guard.release_later(tag, [name for name, _ in own])
-
-    def in_use_elsewhere(self, dataset: Dataset, guid: str) -> bool:
-        """Tell whether another stream is being made of a version."""
-        return self.in_use[dataset.name, guid] > 0
+        self.guard.release_later(tag, [name for name in held if name not in wanted])

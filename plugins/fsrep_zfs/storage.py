@@ -98,9 +98,7 @@ class ZfsStorage:
             cursors=self._cursors,
             in_use=self._in_use,
         )
-        self._destroyer = Destroyer(
-            tool=self._tool, catalog=self._catalog, guard=self._guard, in_use=self._is_in_use
-        )
+        self._destroyer = Destroyer(tool=self._tool, catalog=self._catalog, in_use=self._is_in_use)
         self._receiver = Receiver(
             config=self.config,
             tool=self._tool,
@@ -129,17 +127,20 @@ class ZfsStorage:
         )
 
     def _filesystem(self, name: str, dataset: Dataset, job: str) -> Filesystem:
+        versions = dataset.versions()
         attributes = {"type": dataset.type}
         if dataset.encrypted:
             attributes["key"] = "loaded" if dataset.key_loaded else "unavailable"
         if dataset.origin is not None:
             attributes["origin"] = dataset.origin
+        if dataset.held:
+            attributes["held"] = str(len(dataset.held))
         return Filesystem(
             name=name,
-            versions=dataset.versions(),
+            versions=versions,
             cursor=self._cursors.current(job, dataset),
             resume_token=_resume_token(dataset),
-            placeholder=dataset.placeholder,
+            placeholder=dataset.placeholder or (dataset.container and not versions),
             attributes=attributes,
         )
 
@@ -178,11 +179,10 @@ class ZfsStorage:
             raise gone(attempt, target)
         dataset, version = found
         former = self._cursors.current(request.job, dataset)
-        with self._guard.step():
+        async with self._guard.step():
             cursor = await self._cursors.move(request.job, dataset, version, raw=self.config.raw)
             self._release_step(request.job, dataset, former, version)
-        await self._guard.settle()
-        return cursor
+            return cursor
 
     def _release_step(
         self, job: str, dataset: Dataset, former: Version | None, confirmed: Version
@@ -230,13 +230,8 @@ class ZfsStorage:
                 problems[wanted[0]] = error
             else:
                 problems |= await self._snapshot_each(names, wanted, request.name)
-        parts = [
-            part
-            for each in wanted
-            if each not in problems
-            for part in (names[each], f"{names[each]}@{request.name}")
-        ]
-        made = await self._tool.list_parts(parts, datasets) if parts else {}
+        done = [f"{names[each]}@{request.name}" for each in wanted if each not in problems]
+        made = await self._tool.list_snapshots(done, datasets)
         for name in made:
             self._catalog.forget(name)
         return tuple(
@@ -321,7 +316,8 @@ def _resume_token(dataset: Dataset) -> ResumeToken | None:
     return ResumeToken(
         value=dataset.token,
         to_guid=token.to_guid,
-        from_guid=token.from_guid,
+        # Without snapshots, what it starts from is the origin of a clone: a full step.
+        from_guid=token.from_guid if dataset.snapshots else None,
         received_bytes=token.received_bytes,
     )
 

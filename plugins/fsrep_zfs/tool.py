@@ -73,32 +73,35 @@ class ZfsTool:
 
         :param known: what was listed before; see :func:`~fsrep_zfs.listing.parse_listing`
         """
-        return await self._list_some(names, ["-d", "1", "-t", _WHOLE_TREE], known)
+        return await self._list_some(
+            [(name,) for name in names], ["-d", "1", "-t", _WHOLE_TREE], known
+        )
 
-    async def list_parts(
-        self, names: Sequence[str], known: Mapping[str, Dataset]
+    async def list_snapshots(
+        self, names: Iterable[str], known: Mapping[str, Dataset]
     ) -> dict[str, Dataset]:
-        """List exactly these datasets and snapshots; a missing one is left out.
-
-        A snapshot's dataset has to be among them.
-        """
-        return await self._list_some(names, ["-t", "all"], known)
+        """List exactly these snapshots, with their datasets; a missing one is left out."""
+        pairs = [(name.partition("@")[0], name) for name in names]
+        return await self._list_some(pairs, ["-t", "all"], known)
 
     async def _list_some(
-        self, names: Sequence[str], options: Sequence[str], known: Mapping[str, Dataset]
+        self,
+        groups: Sequence[Sequence[str]],
+        options: Sequence[str],
+        known: Mapping[str, Dataset],
     ) -> dict[str, Dataset]:
         found: dict[str, Dataset] = {}
-        for some in chunks(names):
+        for some in chunks(groups):
             arguments = ["list", *_columns(), *options, *some]
             listed = await self._some(f"listing {_shown(some)}", arguments)
             found.update(parse_listing(listed, known))
-        wanted = {name.partition("@")[0] for name in names}
+        wanted = {group[0] for group in groups}
         return {name: each for name, each in found.items() if name in wanted}
 
     async def holds(self, snapshots: Sequence[str]) -> list[tuple[str, str]]:
         """List the holds of snapshots: name and tag of each."""
         rows = []
-        for some in chunks(snapshots):
+        for some in chunks((name,) for name in snapshots):
             text = await self._some(f"listing the holds of {_shown(some)}", ["holds", "-H", *some])
             rows += [line.split("\t")[:2] for line in text.splitlines() if line]
         return [(name, tag) for name, tag in rows]
@@ -118,7 +121,7 @@ class ZfsTool:
     ) -> dict[str, FsrepError]:
         """Do something to each snapshot; ``zfs`` goes on after those where it fails."""
         errors: dict[str, FsrepError] = {}
-        for some in chunks(snapshots):
+        for some in chunks((name,) for name in snapshots):
             attempt = f"{command} {tag} of {_shown(some)}"
             output = await run_process(
                 [*self.command, command, tag, *some],
@@ -139,7 +142,7 @@ class ZfsTool:
 
     async def destroy_snapshots(self, dataset: str, names: Sequence[str]) -> None:
         """Destroy snapshots of one dataset: those that are there, all or none."""
-        for some in chunks(names):
+        for some in chunks((name,) for name in names):
             spec = f"{dataset}@{','.join(some)}"
             await self._run(f"destroying {_shown([spec])}", ["destroy", spec])
 

@@ -110,13 +110,24 @@ async def test_others_do_the_work_of_one_that_is_cancelled(autojump_clock):
 def test_chunks_are_as_few_as_fit():
     names = [f"pool/{'x' * 250}@{number}" for number in range(2000)]
 
-    divided = chunks(names)
+    divided = chunks((name,) for name in names)
 
     assert [name for chunk in divided for name in chunk] == names
     assert all(sum(len(name) + 1 for name in chunk) <= ARGUMENTS_LIMIT_BYTES for chunk in divided)
     assert len(divided) == -(-2000 * 262 // ARGUMENTS_LIMIT_BYTES)
     assert chunks([]) == []
-    assert chunks(["y" * (ARGUMENTS_LIMIT_BYTES + 1), "z"]) == [
+    assert chunks([("y" * (ARGUMENTS_LIMIT_BYTES + 1),), ("z",)]) == [
         ["y" * (ARGUMENTS_LIMIT_BYTES + 1)],
         ["z"],
     ]
+
+
+def test_groups_stay_together():
+    groups = [(f"pool/{number}", f"pool/{number}@{'x' * 250}") for number in range(2000)]
+
+    divided = chunks(groups)
+
+    assert len(divided) > 1
+    assert all(
+        name.startswith(f"{chunk[i - i % 2]}") for chunk in divided for i, name in enumerate(chunk)
+    )

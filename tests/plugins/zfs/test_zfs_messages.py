@@ -181,7 +181,7 @@ KNOWN = [
         True,
         True,
     ),
-    ("local origin for clone b/c@1 does not exist", ConflictError, False, True),
+    ("local origin for clone b/c@1 does not exist", ConflictError, True, True),
     (
         (
             "cannot receive new filesystem stream: checksum mismatch or incomplete stream.\n"
