@@ -47,7 +47,11 @@ ABORT_SECONDS = 5.0
 
 @attrs.define(eq=False)
 class Cable:
-    """A connection that is cut, goes dead, or takes no more, after so many bytes one way."""
+    """A connection that fails after so many bytes one way.
+
+    It is cut; or it goes dead, and what is sent is lost (vanish) or never taken (clog); or
+    only this way takes no more (jam).
+    """
 
     fault: str = "none"
     direction: str = "up"
@@ -83,6 +87,8 @@ class Plug(trio.abc.Stream):
             await self.inner.send_all(data)
             return
         await self.inner.send_all(data[: cable.at_byte - before])
+        if cable.fault == "jam":
+            await trio.sleep_forever()
         if cable.fault in {"vanish", "clog"}:
             cable.dead = True
             if cable.fault == "clog":
@@ -426,6 +432,36 @@ async def test_a_server_that_can_only_write_notices_that_its_client_vanished(aut
 
     assert trio.current_time() - started_at <= SILENCE_SECONDS
     assert "no sign of life" in problem.message
+
+
+async def test_a_client_that_can_only_write_notices_that_its_server_vanished(autojump_clock):
+    _, version, storage = make_storage()
+    pieces = [bytes(100)] * 10_000
+    request = ReceiveRequest(job="j", filesystem="copy", to_version=version)
+    async with no_leaks(), wired(storage, Cable("clog", "up", at_byte=5000)) as wire:
+        with trio.fail_after(SILENCE_SECONDS + ABORT_SECONDS):
+            with pytest.raises(ConnectivityError, match="no sign of life"):
+                await wire.endpoint.receive(request, Given(*pieces))
+
+
+async def test_an_answer_is_heard_although_nothing_more_can_be_said(autojump_clock):
+    _, version, _ = make_storage()
+    pieces = [bytes(100)] * 10_000
+    request = ReceiveRequest(job="j", filesystem="copy", to_version=version)
+    storage = RefusingStorage(named_store("far"))
+    async with no_leaks(), wired(storage, Cable("jam", "up", at_byte=5000)) as wire:
+        with trio.fail_after(2 * SILENCE_SECONDS), pytest.raises(OutOfSpaceError):
+            await wire.endpoint.receive(request, Given(*pieces))
+
+
+class RefusingStorage(MemoryStorage):
+    """Finds out soon that it has no room."""
+
+    @hookimpl
+    async def receive(self, request, stream):
+        await stream.receive_some(1)
+        await trio.sleep(1)
+        raise OutOfSpaceError("no room")
 
 
 async def test_the_errors_of_operations_cost_no_connection(autojump_clock):

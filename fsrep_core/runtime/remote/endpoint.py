@@ -318,7 +318,7 @@ async def _push(link: Link, stream: ByteStream) -> ReceiveResponse:
     pushing = _Push(link, OutgoingStream(link, stream))
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pushing.listen)
+        nursery.start_soon(pushing.listen, nursery.cancel_scope)
         try:
             if await pushing.outgoing.run():
                 await pushing.heard.wait()
@@ -346,10 +346,17 @@ class _Push:
     answer: ReceiveResponse | None = attrs.field(init=False, default=None)
     error: FsrepError | None = attrs.field(init=False, default=None)
 
-    async def listen(self) -> None:
+    async def listen(self, pushing: trio.CancelScope) -> None:
         try:
             self.answer = await _hear_answer(self.link, "receive")
         except FsrepError as error:
             self.error = error
         self.heard.set()
         self.outgoing.stop()
+        # A frame that was begun is said to its end, and may have to wait for the peer: as
+        # long as the peer lives.
+        if self.link.failure is None:
+            with suppress(FsrepError):
+                await self.link.hear()
+        if self.link.failure is not None:
+            pushing.cancel()
