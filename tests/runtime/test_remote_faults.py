@@ -458,7 +458,7 @@ class RefusingStorage(MemoryStorage):
     """Finds out soon that it has no room."""
 
     @hookimpl
-    async def receive(self, request, stream):
+    async def receive(self, request, stream):  # noqa: ARG002  (the hook has it)
         await stream.receive_some(1)
         await trio.sleep(1)
         raise OutOfSpaceError("no room")
