@@ -32,7 +32,7 @@ class DirectoryPlugin:
             "directory",
             DirectoryStorage,
             config_class=DirectoryConfig,
-            summary="versions of directory trees, on any Linux filesystem, without root",
+            summary="Versions of directory trees, on any Linux filesystem, without root.",
         )
 
 
