@@ -6,7 +6,7 @@ mounts, encryption or rights. Real pools are the proof; with this one, the rules
 storage, and how many processes it starts, are tested in milliseconds wherever tests run.
 
 As a program: ``python -I -S pretend_zfs.py STATE COMMAND...``. Each call is written to
-``STATE/log``.
+``STATE/log``. A command fails with what stands in ``STATE/refuse-COMMAND``, if that is there.
 """
 
 from __future__ import annotations
@@ -663,12 +663,20 @@ COMMANDS = {
 }
 
 
+def check_refusal(state, command):
+    refusal = os.path.join(state, f"refuse-{command}")
+    if os.path.exists(refusal):
+        with open(refusal) as file:
+            raise FailedError(file.read())
+
+
 def main():
     state, command, *arguments = sys.argv[1:]
     with open(os.path.join(state, "log"), "a") as file:
         file.write(json.dumps([command, *arguments]) + "\n")
     pools = Pools(state)
     try:
+        check_refusal(state, command)
         if command == "send":
             do_send(pools, arguments)
         elif command == "receive":

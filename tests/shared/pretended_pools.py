@@ -12,6 +12,7 @@ import pytest
 
 import pretend_zfs
 from fsrep_core import CreateVersionRequest, InventoryRequest, Side
+from fsrep_core.runtime.options import structure_options
 from fsrep_core.testing import StorageHarness
 from fsrep_zfs.config import ZfsConfig
 from fsrep_zfs.storage import ZfsStorage
@@ -41,7 +42,8 @@ class Pretended:
         """Make the storage anew, as another process would, perhaps with other options."""
         self.options |= options
         command = (sys.executable, "-I", "-S", pretend_zfs.__file__, str(self.state))
-        self.storage = ZfsStorage(ZfsConfig(root=self.root, command=command, **self.options))
+        options = {"root": self.root, "command": list(command), **self.options}
+        self.storage = ZfsStorage(structure_options(ZfsConfig, options, ""))
 
     def pools(self):
         return pretend_zfs.Pools(str(self.state))
@@ -75,6 +77,10 @@ class Pretended:
         """Give the tags on the snapshots of a filesystem, by name."""
         snapshots = self.dataset(name)["snapshots"]
         return {each: value["holds"] for each, value in snapshots.items() if value["holds"]}
+
+    def refuse(self, command, words):
+        """Have a command fail from now on."""
+        (self.state / f"refuse-{command}").write_text(words)
 
     def calls(self):
         """Give the calls since the last time, and forget them."""
