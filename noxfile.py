@@ -170,7 +170,8 @@ def fuzz(session: nox.Session) -> None:
     session.install(".", *group("fuzz"))
     found = session.create_tmp()
     bounds = session.posargs or ["-runs=100000"]
-    options = [*bounds, "-max_len=256", "-print_final_stats=1"]
+    limits = ["-max_len=256", "-timeout=10", "-rss_limit_mb=512"]
+    options = [*bounds, *limits, "-print_final_stats=1"]
     corpora = [found, "tests/fuzz/corpus"]  # new inputs go to the first
     session.run("python", "tests/fuzz/fuzz_wire.py", *options, *corpora, env=INSTALLED_ONLY)
 

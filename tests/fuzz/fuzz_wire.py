@@ -9,6 +9,8 @@ The two lowest bits of an input's first byte say what it is:
 - **frames** from a stranger who writes their headers right, so that the fuzzer spends its
   inputs on what stands in them: divided by the byte ``FF``, each its kind and its payload.
 
+The third bit lets payloads pass by the decoder in runs, as a carrier moves them.
+
 Nothing but a ``WireError`` may come of the last two, or an ``InvalidRequestError`` from the
 names in a message; no more may be kept than was fed; and a message that was understood must
 be the same once it was written and read again. Every input has connections of its own.
@@ -109,7 +111,27 @@ def drain(end: Connection) -> list[object]:
         events.append(event)
 
 
-def read_stranger(how: int, data: bytes) -> None:
+def move_run(end: Connection, data: bytes, piece_bytes: int) -> int:
+    """Let a run move payloads past an end, in pieces.
+
+    :returns: how much of ``data`` it has moved
+    """
+    run, at = end.begin_run(), 0
+    while at < len(data) and not run.over:
+        if run.remaining_bytes:
+            size_bytes = min(piece_bytes, len(data) - at, run.remaining_bytes)
+            run.took_payload(size_bytes)
+        else:
+            header = run.header_rest
+            size_bytes = min(piece_bytes, len(data) - at, len(header))
+            header[:size_bytes] = data[at : at + size_bytes]
+            run.took_header(size_bytes)
+        at += size_bytes
+    end.end_run(run)
+    return at
+
+
+def read_stranger(how: int, data: bytes, *, by_runs: bool) -> None:
     """Let an end hear any bytes, and read what messages they make.
 
     :param how: who hears them, after what, and in which pieces
@@ -122,8 +144,13 @@ def read_stranger(how: int, data: bytes) -> None:
     piece_bytes = PIECES_BYTES[how >> 2 & 3]
     parts: list[bytes] = []
     try:
-        for at in range(0, len(data), piece_bytes):
-            end.feed(data[at : at + piece_bytes])
+        at = 0
+        while at < len(data):
+            if by_runs and end.data_remaining_bytes and not end.buffered_bytes:
+                at += move_run(end, data[at:], piece_bytes)
+            else:
+                end.feed(data[at : at + piece_bytes])
+                at += piece_bytes
             for event in drain(end):
                 heed(end, event, parts, asked)
     except (WireError, InvalidRequestError):
@@ -227,15 +254,16 @@ def agree(client: Connection, server: Connection) -> None:
 
 def read_input(data: bytes) -> None:
     """Read one input."""
-    match data[:1]:
-        case b"":
-            pass
-        case first if first[0] & 3 == 0:
-            follow_script(data[1:])
-        case first if first[0] & 3 == 1:
-            read_stranger(int.from_bytes(data[1:2], "big"), data[2:])
-        case _:
-            read_stranger(int.from_bytes(data[1:2], "big") | 2, write_frames(data[2:]))
+    if not data:
+        return
+    kind, by_runs = data[0] & 3, bool(data[0] & 4)
+    how = int.from_bytes(data[1:2], "big")
+    if kind == 0:
+        follow_script(data[1:])
+    elif kind == 1:
+        read_stranger(how, data[2:], by_runs=by_runs)
+    else:
+        read_stranger(how | 2, write_frames(data[2:]), by_runs=by_runs)
 
 
 if __name__ == "__main__":
