@@ -38,7 +38,7 @@ class DirectoryHarness(StorageHarness):
     def __init__(self, path):
         self.roots = {side: Path(path, side.value) for side in Side}
         for root in self.roots.values():
-            root.mkdir()
+            root.mkdir(exist_ok=True)
         self.sender = DirectoryStorage(DirectoryConfig(root=str(self.roots[Side.SENDER])))
         self.receiver = DirectoryStorage(DirectoryConfig(root=str(self.roots[Side.RECEIVER])))
 

@@ -25,6 +25,9 @@ import attrs
 
 __all__ = ["Host", "Network", "network_of", "why_no_hosts"]
 
+NETWORK = os.getpid() % 250
+"""Its number among the networks of this machine: processes that test side by side have
+different ones."""
 INTERFACE = "eth0"
 SWITCH = "switch"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -41,11 +44,6 @@ def why_no_hosts():
     if missing:
         return f"{', '.join(missing)} not found: install iproute2"
     return None
-
-
-def _worker():
-    """The number of this process among those that share the tests: each has other networks."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def ip(*words, check=True):
@@ -66,11 +64,11 @@ class Host:
 
     @property
     def ipv4(self):
-        return f"198.18.{_worker()}.{self.number}"
+        return f"198.18.{NETWORK}.{self.number}"
 
     @property
     def ipv6(self):
-        return f"fd5a:66:{_worker() + 1:x}::{self.number}"
+        return f"fd5a:66:{NETWORK + 1:x}::{self.number}"
 
     @property
     def addresses(self):
@@ -163,10 +161,10 @@ class Network:
                     if source is not target and source.namespace:
                         _wait_until_reached(source, getattr(target, family))
 
-    def processes(self):
-        """The ids of what runs on the hosts, apart from this one."""
-        namespaces = [host.namespace for host in self.hosts if host.namespace]
-        listed = [ip("netns", "pids", each, check=False) for each in namespaces]
+    def processes(self, *hosts):
+        """The ids of what runs on these hosts; on all of them, apart from this one."""
+        hosts = hosts or [host for host in self.hosts if host.namespace]
+        listed = [ip("netns", "pids", host.namespace, check=False) for host in hosts]
         return [int(pid) for each in listed for pid in each.split()]
 
 

@@ -26,6 +26,8 @@ from fsrep_core.runtime.remote.timing import Timing
 from fsrep_fake import FakeTransport
 from fsrep_local_pipe import LocalPipe, LocalPipeConfig
 from fsrep_ssh import Ssh, SshConfig
+from fsrep_tls.config import TlsConfig
+from fsrep_tls.dialing import TlsTransport
 
 __all__ = ["WAYS", "over_ssh", "over_tls", "reach"]
 
@@ -75,8 +77,25 @@ async def in_this_process(transport, storage):
 
 
 @asynccontextmanager
-async def over_ssh(scene, storage):
-    """Reach a storage of this process through a real ssh and a real sshd."""
+async def straight(host, port):
+    """Make no detour."""
+    yield host, port
+
+
+def in_time(transport_class, timing):
+    """Give a transport that keeps other deadlines than its own."""
+    if timing is None:
+        return transport_class
+    return type(transport_class.__name__, (transport_class,), {"timing": lambda _: timing})
+
+
+@asynccontextmanager
+async def over_ssh(scene, storage, *, detour=straight, timing=None):
+    """Reach a storage of this process through a real ssh and a real sshd.
+
+    :param detour: takes the server's address, and gives the one to connect to
+    :param timing: of both ends
+    """
     path = scene.root / f"far-{id(storage)}"
     listener = trio.socket.socket(trio.socket.AF_UNIX)
     await listener.bind(str(path))
@@ -86,14 +105,21 @@ async def over_ssh(scene, storage):
         admission = admission_to(storage)
         with suppress(FsrepError):  # a client that leaves in the middle of a frame
             await serve_connection(
-                stream, lambda _: admission, peer_name="client", service=Service(timing=TIMING)
+                stream,
+                lambda _: admission,
+                peer_name="client",
+                service=Service(timing=timing or TIMING),
             )
 
-    words = [sys.executable, "-c", RELAY, str(path)]
-    transport = Ssh(structure_options(SshConfig, scene.options(command=shlex.join(words)), ""))
+    words = [sys.executable, "-S", "-c", RELAY, str(path)]
+    port = scene.server.port
     try:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, detour("127.0.0.1", port) as (host, via):
             nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(listener)])
+            options = scene.options(command=shlex.join(words), host=host, port=via)
+            options["options"].append(f"HostKeyAlias=[127.0.0.1]:{port}")
+            config = structure_options(SshConfig, options, "")
+            transport = in_time(Ssh, timing)(config)
             async with in_this_process(transport, storage) as endpoint:
                 yield endpoint
             nursery.cancel_scope.cancel()
@@ -102,12 +128,18 @@ async def over_ssh(scene, storage):
 
 
 @asynccontextmanager
-async def over_tls(kit, hosts, storage, address="127.0.0.1"):
-    """Reach a storage of this process over TLS on loopback."""
+async def over_tls(  # noqa: PLR0913  (each is what some test varies)
+    kit, hosts, storage, *, address="127.0.0.1", detour=straight, timing=None
+):
+    """Reach a storage of this process over TLS on loopback. Options as with ssh."""
     admissions = {CLIENT: admission_to(storage)}
-    async with kit.serving(hosts, admissions, address=address, timing=TIMING) as server:
-        transport = kit.transport_to(server.port, hosts.files(CLIENT), host=address)
-        async with in_this_process(transport, storage) as endpoint:
+    async with (
+        kit.serving(hosts, admissions, address=address, timing=timing or TIMING) as server,
+        detour(address, server.port) as (host, port),
+    ):
+        options = {"host": host, "port": port, "server_name": "localhost"}
+        config = TlsConfig(**options, **hosts.files(CLIENT))
+        async with in_this_process(in_time(TlsTransport, timing)(config), storage) as endpoint:
             yield endpoint
 
 

@@ -71,7 +71,7 @@ def test_a_forced_identity_ignores_what_the_client_asks_for(scene, chance):
     elsewhere.mkdir(exist_ok=True)
 
     ended = scene.run_job(
-        command="touch /tmp/never; echo never",
+        command=f"touch {elsewhere}/never; echo never",
         storage={"name": "directory", "root": str(elsewhere), "create_root": True},
     )
 
