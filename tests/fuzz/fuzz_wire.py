@@ -9,7 +9,8 @@ The two lowest bits of an input's first byte say what it is:
 - **frames** from a stranger who writes their headers right, so that the fuzzer spends its
   inputs on what stands in them: divided by the byte ``FF``, each its kind and its payload.
 
-The third bit lets payloads pass by the decoder in runs, as a carrier moves them.
+With the third bit, an end is also told it with payloads that pass by the decoder in runs, as a
+carrier moves them, and must hear the same.
 
 Nothing but a ``WireError`` may come of the last two, or an ``InvalidRequestError`` from the
 names in a message; no more may be kept than was fed; and a message that was understood must
@@ -25,6 +26,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 try:
     import atheris
@@ -98,17 +103,16 @@ def greeted(role: Role) -> Connection:
     return end
 
 
-def drain(end: Connection) -> list[object]:
+def drain(end: Connection) -> Iterator[object]:
     """Give all events that an end can make of what it was fed."""
-    events: list[object] = []
     while True:
         while end.data_remaining_bytes:
             if not end.take_data(1 << 20):
-                return events
+                return
         event = end.next_event()
         if event is None:
-            return events
-        events.append(event)
+            return
+        yield event
 
 
 def move_run(end: Connection, data: bytes, piece_bytes: int) -> int:
@@ -131,10 +135,11 @@ def move_run(end: Connection, data: bytes, piece_bytes: int) -> int:
     return at
 
 
-def read_stranger(how: int, data: bytes, *, by_runs: bool) -> None:
+def read_stranger(how: int, data: bytes, *, by_runs: bool) -> list[str]:
     """Let an end hear any bytes, and read what messages they make.
 
     :param how: who hears them, after what, and in which pieces
+    :returns: what was heard, apart from data
     """
     role = Role.CLIENT if how & 1 else Role.SERVER
     end = greeted(role) if how & 2 else Connection(role, OURS)
@@ -143,6 +148,7 @@ def read_stranger(how: int, data: bytes, *, by_runs: bool) -> None:
         end.send(asked)
     piece_bytes = PIECES_BYTES[how >> 2 & 3]
     parts: list[bytes] = []
+    heard: list[str] = []
     try:
         at = 0
         while at < len(data):
@@ -153,10 +159,13 @@ def read_stranger(how: int, data: bytes, *, by_runs: bool) -> None:
                 at += piece_bytes
             for event in drain(end):
                 heed(end, event, parts, asked)
-    except (WireError, InvalidRequestError):
-        pass
+                if not isinstance(event, Data):
+                    heard.append(type(event).__name__)
+    except (WireError, InvalidRequestError) as error:
+        heard.append(str(error))
     if end.buffered_bytes > len(data):
         raise AssertionError(f"{end.buffered_bytes} bytes are kept of {len(data)}")
+    return heard
 
 
 def heed(end: Connection, event: object, parts: list[bytes], asked: Request) -> None:
@@ -215,7 +224,8 @@ def follow_script(script: bytes) -> None:
         elif waiting:
             ends[which].feed(waiting[: argument + 1])
             del waiting[: argument + 1]
-            drain(ends[which])
+            for _ in drain(ends[which]):
+                pass
             if not underway[0] and not underway[1]:
                 agree(*ends)
 
@@ -257,13 +267,16 @@ def read_input(data: bytes) -> None:
     if not data:
         return
     kind, by_runs = data[0] & 3, bool(data[0] & 4)
-    how = int.from_bytes(data[1:2], "big")
     if kind == 0:
         follow_script(data[1:])
-    elif kind == 1:
-        read_stranger(how, data[2:], by_runs=by_runs)
-    else:
-        read_stranger(how | 2, write_frames(data[2:]), by_runs=by_runs)
+        return
+    how = int.from_bytes(data[1:2], "big")
+    said = data[2:]
+    if kind > 1:
+        how, said = how | 2, write_frames(said)
+    heard = read_stranger(how, said, by_runs=False)
+    if by_runs:
+        assert read_stranger(how, said, by_runs=True) == heard
 
 
 if __name__ == "__main__":
