@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
 
-from fsrep_core.testing import compare_trees
+import fsrep_core.runtime.remote.endpoint as remote_endpoint
+from fsrep_core import InvalidRequestError, SendRequest, Side, Version, VersionKind
+from fsrep_core.runtime.binding import SideSettings, open_endpoint
+from fsrep_core.runtime.registry import load_plugins
+from fsrep_core.testing import compare_trees, no_leaks
 
 
 def fill(directory, chance, files=30):
@@ -80,6 +85,34 @@ def test_a_forced_identity_ignores_what_the_client_asks_for(scene, chance):
     assert not compare_trees(
         scene.tree(scene.here, "docs", "one"), scene.tree(scene.there, "docs", "one")
     )
+
+
+@pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", "-rf", "a/../../b", "a@b", "a\0b"])
+async def test_a_forced_identity_cannot_leave_its_root(scene, monkeypatch, name):
+    """Also where the client does not look at what it says."""
+    forced(scene, '["send", "receive", "create", "destroy"]')
+    asked = {
+        "job": "kit",
+        "filesystem": name,
+        "to_version": {"kind": "snapshot", "name": "n", "guid": "g", "order": 1},
+    }
+    monkeypatch.setattr(remote_endpoint, "pack", lambda _: [json.dumps(asked).encode()])
+    settings = SideSettings(
+        side=Side.SENDER,
+        transport="ssh",
+        transport_options=scene.options(),
+        storage="directory",
+        storage_options={"root": "/"},
+    )
+    version = Version(VersionKind.SNAPSHOT, "n", "g", 1)
+    request = SendRequest(job="kit", filesystem="docs", to_version=version)
+
+    async with no_leaks(), open_endpoint(load_plugins(), settings, job="kit") as endpoint:
+        with pytest.raises(InvalidRequestError):
+            await endpoint.size_estimate(request)
+        with pytest.raises(InvalidRequestError):
+            async with endpoint.send(request):
+                pass
 
 
 @pytest.mark.parametrize("storage", ["memory", "no-such-storage"])
