@@ -332,7 +332,9 @@ class Link:
 
     @contextmanager
     def _tearing(self) -> Iterator[None]:
-        """Note that a frame did not go out whole, whatever the reason."""
+        """Note that a frame did not go out whole, whatever the reason; then none may follow."""
+        if self.torn:
+            raise self.lost("the connection was cut in the middle of a frame")
         try:
             yield
         except BaseException as error:

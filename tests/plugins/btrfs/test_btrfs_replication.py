@@ -11,6 +11,7 @@ import pytest
 from fsrep_btrfs.listing import parse_show
 from fsrep_btrfs.tool import BtrfsTool
 from fsrep_core import (
+    ByteStream,
     Capabilities,
     ConflictError,
     CreateVersionRequest,
@@ -549,16 +550,13 @@ async def test_a_user_without_privileges_is_told_what_to_do(sites):
         assert not caught.value.local
 
 
-class CountedStream:
+class CountedStream(ByteStream):
     """Counts the bytes of a stream while they move."""
 
     def __init__(self, stream, sizes):
         self._stream = stream
         self._sizes = sizes
         sizes.append(0)
-
-    descriptor = None
-    piece_limit_bytes = None
 
     async def receive_some(self, max_bytes):
         piece = await self._stream.receive_some(max_bytes)
