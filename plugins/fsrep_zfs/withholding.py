@@ -76,7 +76,8 @@ class WithheldStream(ByteStream):
 
     async def finish(self) -> None:
         """See :meth:`~fsrep_core.ByteStream.finish`."""
-        await self.inner.finish()
+        if not self._vouched:
+            await self.inner.finish()
 
     async def _read_exactly(self, size_bytes: int) -> bytes:
         pieces = bytearray()
