@@ -43,6 +43,20 @@ class _Passage:
     """By the direction in which each is written to."""
     silent: set[str] = attrs.field(factory=set)
     """The directions in which nothing gets through any more, and nobody is told."""
+    sending: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+
+    async def send(self, direction, piece):
+        """Pass bytes on, as long as any get through."""
+        if direction not in self.silent:
+            with trio.CancelScope() as self.sending[direction]:
+                await self.ends[direction].send_all(piece)
+
+    def silence(self, *directions):
+        """Let nothing through any more, nor wait for those who cannot take it."""
+        for direction in directions:
+            self.silent.add(direction)
+            if direction in self.sending:
+                self.sending[direction].cancel()
 
     def reset(self):
         for end in self.ends.values():
@@ -115,14 +129,12 @@ class Detour:
 
     async def _pump(self, passage, direction, source):
         """Pass on until the source ends; its end is passed on too."""
-        target = passage.ends[direction]
         try:
             while piece := bytearray(await source.receive_some(PIECE_BYTES)):
                 await self._befall(passage, direction, piece)
-                if direction not in passage.silent:
-                    await target.send_all(piece)
+                await passage.send(direction, piece)
             if direction not in passage.silent:
-                await target.send_eof()
+                await passage.ends[direction].send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             if direction not in passage.silent:
                 passage.reset()
@@ -146,10 +158,10 @@ class Detour:
             case "stall":
                 await trio.sleep(fault.seconds)
             case "freeze":
-                passage.silent |= {"up", "down"}
+                passage.silence("up", "down")
             case "mute":
-                passage.silent.add(direction)
+                passage.silence(direction)
             case _:
                 await self.strike(fault)
                 if fault.kind == "link down":
-                    passage.silent |= {"up", "down"}
+                    passage.silence("up", "down")

@@ -39,6 +39,8 @@ KbdInteractiveAuthentication no
 PermitRootLogin yes
 MaxStartups 100
 MaxSessions 100
+ClientAliveInterval 5
+ClientAliveCountMax 3
 SetEnv {mark}={root}
 """
 
