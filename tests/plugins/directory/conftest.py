@@ -189,13 +189,35 @@ def as_nobody():
 
 @pytest.fixture(autouse=True)
 def engine_surroundings(monkeypatch):
-    """The engine's umask, and no waiting for disks: what is synced when has its own test."""
+    """The engine's umask, and no waiting for disks: ``disk_order`` shows what is synced when."""
     for module in (fsrep_directory.engine.create, fsrep_directory.engine.partial):
         monkeypatch.setattr(module, "sync_filesystem", lambda _: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     before = os.umask(0)
     yield
     os.umask(before)
+
+
+@pytest.fixture
+def disk_order(monkeypatch, engine_surroundings):
+    """What is made durable and what is renamed, in order, by the last name of each path."""
+    seen = []
+    rename = os.rename
+
+    def name_of(descriptor):
+        return os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def rename_and_tell(*paths):
+        seen.append(("rename", *(os.path.basename(path).partition("-")[0] for path in paths)))
+        rename(*paths)
+
+    for module in (fsrep_directory.engine.create, fsrep_directory.engine.partial):
+        monkeypatch.setattr(
+            module, "sync_filesystem", lambda descriptor: seen.append(("all", name_of(descriptor)))
+        )
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(("one", name_of(descriptor))))
+    monkeypatch.setattr(os, "rename", rename_and_tell)
+    return seen
 
 
 @contextlib.contextmanager

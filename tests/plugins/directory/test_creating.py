@@ -342,22 +342,12 @@ def test_a_crashed_version_is_cleaned_by_the_next(laboratory):
     assert sorted(os.listdir(path)) == ["%lock", "@v1", "@v2"]
 
 
-def test_everything_is_synced_before_the_version_is_visible(laboratory, monkeypatch):
-    seen = []
-    rename = os.rename
-    monkeypatch.setattr(create_module, "sync_filesystem", lambda _: seen.append("sync"))
-    monkeypatch.setattr(
-        create_module, "sync_directory", lambda path: seen.append(os.path.basename(path))
-    )
-
-    def rename_and_tell(*paths):
-        seen.append("rename")
-        rename(*paths)
-
-    monkeypatch.setattr(os, "rename", rename_and_tell)
+def test_everything_is_synced_before_the_version_is_visible(laboratory, disk_order):
     laboratory.create("v1")
 
-    assert seen[-3:] == ["sync", "rename", "docs"]
+    [(synced, staging), *rest] = disk_order[-3:]
+    assert (synced, staging.partition("-")[0]) == ("all", "%new")
+    assert rest == [("rename", "%new", "@v1"), ("one", "docs")]
 
 
 def test_times_and_sharing_without_an_index(laboratory):

@@ -11,6 +11,7 @@ from fsrep_directory.engine.cursor import move_cursor, read_cursor
 from fsrep_directory.engine.failures import Failure, from_os_error
 from fsrep_directory.engine.inventory import inventory
 from fsrep_directory.engine.names import check_filesystem, check_version_name
+from fsrep_directory.engine.partial import Partial
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,32 @@ def test_newer_versions_block_unless_they_may_go(laboratory):
     laboratory.check(third)
 
 
+def test_a_received_version_is_durable_before_anything_leaves_or_can_be_seen(
+    laboratory, disk_order, monkeypatch
+):
+    versions = [laboratory.create(name)[0] for name in ("v1", "v2", "v3")]
+    laboratory.replicate(versions[0])
+    laboratory.replicate(versions[1], versions[0])
+    data = laboratory.stream(versions[2], versions[0])
+    sync, there = Partial.sync, []
+
+    def list_and_sync(partial):
+        there.extend(os.listdir(partial.path))
+        sync(partial)
+
+    monkeypatch.setattr(Partial, "sync", list_and_sync)
+    disk_order.clear()
+    laboratory.receive(data, versions[2], versions[0], rollback=[versions[1]])
+
+    assert disk_order == [
+        ("all", "%partial"),
+        ("rename", "@v2", "%trash"),
+        ("rename", "%partial", "@v3"),
+        ("one", "docs"),
+    ]
+    assert {"version.json", "manifest", "tree"} <= set(there)
+
+
 def test_a_name_that_another_version_has_is_a_conflict(laboratory):
     first, _ = laboratory.create("v1")
     laboratory.replicate(first)
@@ -264,6 +291,22 @@ def test_a_new_cursor_is_there_before_the_old_one_goes(cursors, monkeypatch):
     assert sum(name[0] == "#" for name in laboratory.names("sender")) == 2
     move(versions[2])
     assert sum(name[0] == "#" for name in laboratory.names("sender")) == 1
+
+
+def test_a_new_cursor_is_durable_before_the_old_one_goes(cursors, disk_order):
+    _, versions, move, _ = cursors
+    move(versions[0])
+    disk_order.clear()
+    move(versions[2])
+
+    [written, (synced, staging), *rest] = disk_order
+    assert written == ("one", "version.json")
+    assert (synced, staging.rpartition("-")[0]) == ("one", "%cursor-new")
+    assert rest == [
+        ("rename", "%cursor", "#fsrep"),
+        ("one", "docs"),
+        ("rename", "#fsrep", "%trash"),
+    ]
 
 
 def test_a_cursor_survives_its_snapshot(cursors):
