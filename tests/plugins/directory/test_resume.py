@@ -48,11 +48,11 @@ def cut_at(laboratory, first, second, data, length):
 
 
 @pytest.mark.usefixtures("small_reads")
-def test_a_stream_cut_anywhere_goes_on_without_repeating(prepared, request):
+@pytest.mark.parametrize("stride_bytes", [9973, pytest.param(1009, marks=pytest.mark.proof)])
+def test_a_stream_cut_anywhere_goes_on_without_repeating(prepared, stride_bytes):
     laboratory, first, second, data = prepared
     resumed = 0
-    step = 1009 if "proof" in request.keywords else 9973
-    for length in range(0, len(data), step):
+    for length in range(0, len(data), stride_bytes):
         token = cut_at(laboratory, first, second, data, length)
         offset = json.loads(token)["offset"] if token else 0
         rest = laboratory.stream(second, first, token=token)
