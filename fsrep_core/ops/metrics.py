@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +104,10 @@ _OF_NOW = tuple(
     for name, described in METRICS.items()
     if described.kind is GaugeMetricFamily and described.labels == BY_FILESYSTEM
 )
-"""What a finished run says anew of each filesystem; nothing older may remain."""
+"""What a finished run says anew of each filesystem; nothing older may remain, but for one."""
+
+NEWEST = "fsrep_newest_replicated_timestamp_seconds"
+"""Stays what it was where a run cannot say it anew: an alert on its age must not fall silent."""
 
 _Series = dict[tuple[str, ...], float]
 
@@ -121,10 +124,13 @@ class _Samples(Collector):
     def set(self, name: str, labels: tuple[str, ...], value: float) -> None:
         self.series[name][labels] = value
 
-    def forget(self, job: str) -> None:
+    def forget(self, job: str, still_there: Container[str]) -> None:
         """Drop what was said of the filesystems of a job as they were then."""
+        newest = self.series[NEWEST].items()
+        kept = {each: value for each, value in newest if each[0] == job and each[1] in still_there}
         for name in _OF_NOW:
             self.drop(name, job)
+        self.series[NEWEST].update(kept)
 
     def drop(self, name: str, job: str) -> None:
         """Drop what one metric says of a job."""
@@ -219,12 +225,13 @@ class MetricsListener:
         say("fsrep_filesystem_failed", labels, replication.problem is not None)
         newest = replication.newest_common
         if newest is not None and newest.created is not None:
-            say("fsrep_newest_replicated_timestamp_seconds", labels, newest.created)
+            say(NEWEST, labels, newest.created)
 
     def _finish(self, report: RunReport) -> None:
         now, labels = self.clock(), (report.job,)
         if report.replications:  # a run that could not plan knows nothing newer
-            self._samples.forget(report.job)
+            still_there = {each.filesystem for each in report.replications}
+            self._samples.forget(report.job, still_there)
         for replication in report.replications:
             self._describe(report.job, replication)
         success = report.status == "completed"
@@ -253,6 +260,5 @@ class MetricsListener:
 
     def _refresh_lag(self) -> None:
         """Let the lag of every filesystem be that of now, also of those not in this run."""
-        newest = self._samples.series["fsrep_newest_replicated_timestamp_seconds"]
-        for labels, created in newest.items():
+        for labels, created in self._samples.series[NEWEST].items():
             self._samples.set("fsrep_lag_seconds", labels, max(0.0, self.clock() - created))

@@ -369,7 +369,41 @@ def test_a_filesystem_that_is_gone_leaves_no_gauge_behind(tmp_path):
 
     found = samples(path)
     assert f"fsrep_pending_steps{DOCS}" not in found
+    assert f"fsrep_newest_replicated_timestamp_seconds{DOCS}" not in found
+    assert f"fsrep_lag_seconds{DOCS}" not in found
     assert f"fsrep_replicated_bytes_total{DOCS}" in found
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        ReplicationReport(filesystem="docs", status="completed", problem=BROKEN),
+        attrs.evolve(READY, newest_common=None),
+        attrs.evolve(READY, newest_common=attrs.evolve(version("a"), created=None)),
+    ],
+    ids=["conflict", "nothing-common", "no-date"],
+)
+def test_the_lag_of_a_filesystem_grows_while_nobody_knows_its_newest_version(tmp_path, unknown):
+    path = tmp_path / "fsrep.prom"
+    tell(MetricsListener(path, Clock(1005.0)), GOOD_RUN)
+    for now in (2005.0, 3005.0):
+        events = [
+            FilesystemPlanned(job="j", replication=unknown),
+            RunFinished(job="j", report=attrs.evolve(FAILED_REPORT, pending=(unknown,))),
+        ]
+        tell(MetricsListener(path, Clock(now)), events)
+
+    found = samples(path)
+    assert found[f"fsrep_newest_replicated_timestamp_seconds{DOCS}"] == 902.0
+    assert found[f"fsrep_lag_seconds{DOCS}"] == 3005.0 - 902.0
+
+
+def test_a_version_that_is_common_again_may_be_older(tmp_path):
+    path = tmp_path / "fsrep.prom"
+    tell(MetricsListener(path, Clock()), GOOD_RUN)
+    tell(MetricsListener(path, Clock()), BAD_RUN)
+
+    assert samples(path)[f"fsrep_newest_replicated_timestamp_seconds{DOCS}"] == 901.0
 
 
 def test_an_unknown_size_is_no_metric(tmp_path):
@@ -447,6 +481,21 @@ def test_a_run_writes_metrics(fsrep, job):
     found = samples(job.root / "fsrep.prom")
     assert found['fsrep_last_run_success{job="documents"}'] == 1
     assert found['fsrep_replicated_bytes_total{filesystem="docs",job="documents"}'] > 0
+
+
+def test_the_lag_is_in_the_file_of_later_runs_that_cannot_read_a_filesystem(fsrep, job):
+    series = 'fsrep_newest_replicated_timestamp_seconds{filesystem="docs",job="documents"}'
+    path = job.root / "fsrep.prom"
+    fsrep("snapshot", "--name", "one")
+    fsrep("run", "--metrics-file", path)
+    before = samples(path)[series]
+    (job.sender / ".fsrep" / "docs" / "@one" / "version.json").write_text("damaged")
+    for _ in range(2):
+        assert fsrep("run", "--metrics-file", path).status == 1
+
+    found = samples(path)
+    assert found[series] == before
+    assert found['fsrep_filesystem_failed{filesystem="docs",job="documents"}'] == 1
 
 
 def test_a_run_logs_instead_of_showing_progress(fsrep, job):
