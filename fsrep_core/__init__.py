@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RunFinished,
         RunStarted,
         RunStateChanged,
+        StepAborted,
         StepFinished,
         StepStarted,
         StepStateChanged,
@@ -97,7 +98,7 @@ _HOMES = {
     ),
     "events": (
         "BytesMoved Event ExpiriesKnown FilesystemFinished FilesystemPlanned RunFinished "
-        "RunStarted RunStateChanged StepFinished StepStarted StepStateChanged Warned"
+        "RunStarted RunStateChanged StepAborted StepFinished StepStarted StepStateChanged Warned"
     ),
     "hookspecs": "EndpointSpec ObserverSpec PluginSpec hookimpl",
     "quantities": "parse_duration parse_rate parse_size",
@@ -177,6 +178,7 @@ __all__ = [
     "Side",
     "SizeEstimate",
     "StaleTokenError",
+    "StepAborted",
     "StepFinished",
     "StepReport",
     "StepStarted",

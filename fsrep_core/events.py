@@ -23,6 +23,7 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "RunStateChanged",
+    "StepAborted",
     "StepFinished",
     "StepStarted",
     "StepStateChanged",
@@ -60,7 +61,7 @@ class FilesystemPlanned:
 
 @attrs.frozen(kw_only=True)
 class StepStarted:
-    """A step begins, or begins again."""
+    """A step begins, or begins again. ``StepFinished`` or ``StepAborted`` says how it ended."""
 
     job: str
     filesystem: str
@@ -90,6 +91,19 @@ class BytesMoved:
 @attrs.frozen(kw_only=True)
 class StepFinished:
     """A step is completed, or failed for this attempt (``step.problem``)."""
+
+    job: str
+    filesystem: str
+    step: StepReport
+
+
+@attrs.frozen(kw_only=True)
+class StepAborted:
+    """A step was left before its end, for no fault of its own.
+
+    The run was interrupted, or a problem that concerns more than one filesystem ended the
+    attempt. The next plan goes on from what the receiver has by then.
+    """
 
     job: str
     filesystem: str
@@ -138,6 +152,7 @@ Event: TypeAlias = (
     | StepStateChanged
     | BytesMoved
     | StepFinished
+    | StepAborted
     | FilesystemFinished
     | Warned
     | ExpiriesKnown

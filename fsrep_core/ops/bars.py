@@ -18,6 +18,7 @@ from fsrep_core.events import (
     FilesystemPlanned,
     RunFinished,
     RunStateChanged,
+    StepAborted,
     StepFinished,
     StepStarted,
 )
@@ -93,6 +94,9 @@ class BarsListener:
                 )
             case StepFinished():
                 self._end(event)
+                self._say(failure_line(event))
+            case StepAborted():
+                self._end(event)
             case RunStateChanged():
                 self._say(waiting_line(event))
             case RunFinished():
@@ -129,14 +133,13 @@ class BarsListener:
         )
         self._count(progress)
 
-    def _end(self, event: StepFinished) -> None:
+    def _end(self, event: StepFinished | StepAborted) -> None:
         progress = self._drawn(event.job)
         progress.remove_task(self._tasks.pop(event.filesystem))
-        if event.step.problem is None:
+        if isinstance(event, StepFinished) and event.step.problem is None:
             done, every = self._counts[event.filesystem]
             self._counts[event.filesystem] = (done + 1, every)
         self._count(progress)
-        self._say(failure_line(event))
 
     def _count(self, progress: Progress) -> None:
         """Say how far the job is, and let as many steps be seen as fit on the screen."""

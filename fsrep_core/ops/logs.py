@@ -22,6 +22,7 @@ from fsrep_core.events import (
     RunFinished,
     RunStarted,
     RunStateChanged,
+    StepAborted,
     StepFinished,
     StepStarted,
     Warned,
@@ -79,7 +80,7 @@ def _state_changed(event: RunStateChanged) -> Line:
     return Line("warning", "run waits", facts | problem_fields(event.problem))
 
 
-def _step_fields(event: StepStarted | StepFinished) -> dict[str, Any]:
+def _step_fields(event: StepStarted | StepFinished | StepAborted) -> dict[str, Any]:
     step = event.step
     return {
         "filesystem": event.filesystem,
@@ -98,9 +99,13 @@ def problem_fields(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _step_finished(event: StepFinished) -> Line:
+def _moved_fields(event: StepFinished | StepAborted) -> dict[str, Any]:
     step = event.step
-    fields = _step_fields(event) | {"bytes": step.transferred_bytes, "resumed": step.resumed}
+    return _step_fields(event) | {"bytes": step.transferred_bytes, "resumed": step.resumed}
+
+
+def _step_finished(event: StepFinished) -> Line:
+    step, fields = event.step, _moved_fields(event)
     if step.problem is not None:
         return Line("warning", "step failed", fields | problem_fields(step.problem))
     if step.started_at is not None and step.finished_at is not None:
@@ -133,6 +138,7 @@ _LINES: Mapping[type, Callable[[Any], Line | None]] = {
     FilesystemPlanned: _planned,
     StepStarted: lambda event: Line("info", "step started", _step_fields(event)),
     StepFinished: _step_finished,
+    StepAborted: lambda event: Line("info", "step aborted", _moved_fields(event)),
     RunStateChanged: _state_changed,
     Warned: lambda event: Line("warning", event.message, {"filesystem": event.filesystem}),
     ExpiriesKnown: _expiring,

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from fsrep_core.events import BytesMoved, Event, RunStateChanged, StepFinished, StepStarted
+from fsrep_core.events import (
+    BytesMoved,
+    Event,
+    RunStateChanged,
+    StepAborted,
+    StepFinished,
+    StepStarted,
+)
 from fsrep_core.hookspecs import hookimpl
 from fsrep_core.ops.words import format_moved, step_name, visible
 from fsrep_core.quantities import format_duration, format_size
@@ -75,6 +82,8 @@ class LinesListener:
                     _print_line(f"{_subject(event)}: {_so_far(event.step)}")
             case StepFinished():
                 _print_line(failure_line(event) or f"{_subject(event)}: {format_moved(event.step)}")
+            case StepAborted():
+                _print_line(f"{_subject(event)}: aborted after {_so_far(event.step)}")
             case RunStateChanged():
                 line = waiting_line(event)
                 if line:
@@ -83,7 +92,7 @@ class LinesListener:
                 pass
 
 
-def _subject(event: BytesMoved | StepFinished) -> str:
+def _subject(event: BytesMoved | StepFinished | StepAborted) -> str:
     step = event.step
     return f"{event.job}: {step_name(event.filesystem, step.from_version, step.to_version)}"
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from fsrep_core.errors import BrokenEndpointError, TimeoutExpiredError
-from fsrep_core.events import FilesystemFinished, StepFinished, StepStarted
+from fsrep_core.events import FilesystemFinished, StepAborted, StepFinished, StepStarted
 from fsrep_core.machines.queue import WorkQueue
 from fsrep_core.machines.run import Run
 from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, StepFailed, StepState
@@ -164,6 +164,9 @@ class Attempt:
         except Exception as error:  # noqa: BLE001  (classified; the caller decides)
             problem = classify(error)
             replication.advance(StepFailed(problem))
+        except BaseException:
+            self.narrator.step(StepAborted, replication, step)
+            raise
         else:
             step.finished_at = self.narrator.now()
             self.progressed()

@@ -53,7 +53,7 @@ class Narrator:
 
     def step(
         self,
-        event: type[events.StepStarted | events.StepFinished],
+        event: type[events.StepStarted | events.StepFinished | events.StepAborted],
         replication: Replication,
         step: Step,
     ) -> None:

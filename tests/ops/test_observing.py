@@ -18,6 +18,7 @@ from fsrep_core.events import (
     RunFinished,
     RunStarted,
     RunStateChanged,
+    StepAborted,
     StepFinished,
     StepStarted,
     StepStateChanged,
@@ -103,6 +104,7 @@ BAD_RUN = (
     Warned(job="j", message="odder"),
     RunFinished(job="j", report=FAILED_REPORT),
 )
+ABORTED = StepAborted(job="j", filesystem="docs", step=HALFWAY)
 
 
 def tell(listener, events) -> None:
@@ -128,6 +130,12 @@ def test_lines_tell_failures_and_waits(capsys):
         "j: docs@a => @b: failed: the disk is full",
         "j: trying again in 12s: the disk is full",
     ]
+
+
+def test_lines_tell_a_step_that_was_aborted(capsys):
+    tell(LinesListener(Clock()), (*GOOD_RUN[:5], ABORTED))
+
+    assert capsys.readouterr().err == "j: docs@a => @b: aborted after 5.0 MiB of 10.0 MiB\n"
 
 
 def test_lines_tell_now_and_then_how_far_a_long_step_is(capsys):
@@ -195,6 +203,14 @@ def test_bars_disappear_and_failures_stay():
     assert "j: trying again in 12s: the disk is full\n" in screen
 
 
+def test_the_bar_of_a_step_that_was_aborted_disappears():
+    (job,) = drawn((*GOOD_RUN[:5], ABORTED)).splitlines()
+    again = drawn((*GOOD_RUN[:5], ABORTED, *GOOD_RUN[1:4])).splitlines()
+
+    assert "0/1 step" in job
+    assert len(again) == 2
+
+
 def test_bars_never_overflow_the_screen():
     events = [StepStarted(job="j", filesystem=f"fs{number}", step=STARTED) for number in range(50)]
 
@@ -250,6 +266,14 @@ def test_logs_carry_job_filesystem_and_step(log):
     assert finished["bytes"] == 10 * MIB
     assert finished["seconds"] == 4.0
     assert finished["level"] == "info"
+
+
+def test_logs_tell_a_step_that_was_aborted(log):
+    *_, started, aborted = log((*GOOD_RUN[:5], ABORTED)).splitlines()
+
+    assert json.loads(started)["event"] == "step started"
+    line = json.loads(aborted)
+    assert (line["level"], line["event"], line["bytes"]) == ("info", "step aborted", 5 * MIB)
 
 
 def test_logs_tell_problems_with_their_hint(log):
@@ -332,6 +356,15 @@ def test_metrics_of_a_run(tmp_path):
     assert found['fsrep_last_run_duration_seconds{job="j"}'] == 5.0
     assert found['fsrep_last_success_timestamp_seconds{job="j"}'] == 1005.0
     assert [entry.name for entry in tmp_path.iterdir()] == ["fsrep.prom"]
+
+
+def test_a_step_that_was_aborted_is_neither_completed_nor_failed(tmp_path):
+    path = tmp_path / "fsrep.prom"
+    tell(MetricsListener(path, Clock()), (*GOOD_RUN[:5], ABORTED, BAD_RUN[-1]))
+
+    found = samples(path)
+    assert found[f"fsrep_steps_completed_total{DOCS}"] == 0
+    assert found[f"fsrep_steps_failed_total{DOCS}"] == 0
 
 
 def test_counters_go_on_and_the_last_success_stays_known(tmp_path):

@@ -131,6 +131,16 @@ class Recorder:
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
 
+    def in_hand(self):
+        """The filesystems of steps that began and never ended."""
+        begun = []
+        for event in self.events:
+            if isinstance(event, e.StepStarted):
+                begun.append(event.filesystem)
+            elif isinstance(event, e.StepFinished | e.StepAborted):
+                begun.remove(event.filesystem)
+        return begun
+
 
 @attrs.define(eq=False)
 class World:
@@ -487,6 +497,26 @@ async def test_lost_connectivity_ends_the_attempt_and_plans_again(world, autojum
     after_error = [event for event in world.recorder.of(e.RunStateChanged) if event.problem]
     assert [event.to_state for event in after_error] == ["working-wait"]
     world.assert_replicated("a", "b", "c")
+
+
+async def test_steps_that_are_in_hand_when_the_attempt_ends_are_told_of(autojump_clock):
+    world = World(settings={"concurrency": 3})
+    for name in "abc":
+        world.sender_store.add_history(name, 2)
+
+    async def before(request):
+        await trio.sleep({"a": 1.5, "b": 2, "c": 3}[request.filesystem])
+        if world.sender.count("inventory") == 1 and request.filesystem == "b":
+            raise ConnectivityError("reset")
+
+    world.receiver.before["receive"] = before
+    report = await world.run()
+
+    assert report.status == "completed"
+    aborted = world.recorder.of(e.StepAborted)
+    assert sorted(event.filesystem for event in aborted) == ["a", "c"]
+    assert all(event.step.problem is None for event in aborted)
+    assert world.recorder.in_hand() == []
 
 
 @pytest.mark.parametrize(
@@ -1018,6 +1048,7 @@ async def test_interrupt_ends_cleanly_and_the_next_run_goes_on(autojump_clock):
 
     [finished] = world.recorder.of(e.RunFinished)
     assert finished.interrupted
+    assert world.recorder.in_hand() == []
     assert report.status == "working"
     assert [len(report.replications[0].completed), len(report.replications[0].pending)] == [3, 3]
     assert len(world.receiver_store.versions("a")) == 3
