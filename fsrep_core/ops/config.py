@@ -100,7 +100,7 @@ class SideConfig:
     rate_limit_bytes_per_second: int | None = attrs.field(
         default=None, alias="rate_limit", metadata={"parse": parse_rate}
     )
-    """The most that this side sends or receives, such as ``"50 MiB/s"``, for each stream."""
+    """The most that this side sends or receives, all its streams together: ``"50 MiB/s"``."""
 
 
 @attrs.frozen(kw_only=True)
