@@ -88,12 +88,14 @@ class Side:
         self._count_call("send", request)
         if "send" in self.before:
             await self.before["send"](request)
-        async with self.storage.send(request) as response:
-            if "send" in self.after:
-                yield await self.after["send"](request, response)
-            else:
-                yield response
-        self.calls.append(("send closed", request))
+        try:
+            async with self.storage.send(request) as response:
+                if "send" in self.after:
+                    yield await self.after["send"](request, response)
+                else:
+                    yield response
+        finally:
+            self.calls.append(("send closed", request))
 
     @hookimpl
     async def receive(self, request, stream):
@@ -164,12 +166,12 @@ class World:
         with trio.fail_after(HANGING_SECONDS):
             return await self.driver().run()
 
-    def driver(self):
+    def driver(self, *observers):
         return Driver(
             JobSettings(name="job", policy=self.policy, **self.settings),
             Endpoint(self.sender, name="sender"),
             Endpoint(self.receiver, name="receiver"),
-            Observers([self.recorder]),
+            Observers([self.recorder, *observers]),
             randomness=random.Random(1),
         )
 
@@ -281,6 +283,27 @@ async def test_the_senders_stream_is_closed_before_the_cursor_moves(world, autoj
 
     hooks = [hook for hook, _ in world.sender.calls if hook != "size_estimate"]
     assert hooks == ["inventory", *["send", "send closed", "replication_cursor"] * 2]
+
+
+async def test_the_senders_stream_is_closed_before_anything_follows_a_failed_receive(
+    world, autojump_clock
+):
+    world.sender_store.add_history("a", 1)
+    world.receiver.before["receive"] = failing(StorageError("hiccup", temporary=True))
+    closed = []
+
+    @attrs.define(eq=False)
+    class Watch:
+        @hookimpl
+        def observe(self, event):
+            if isinstance(event, e.StepFinished):
+                closed.append(world.sender.count("send closed"))
+
+    await world.driver(Watch()).run()
+
+    hooks = [hook for hook, _ in world.sender.calls if hook != "size_estimate"]
+    assert hooks[:4] == ["inventory", "send", "send closed", "inventory"]
+    assert closed == [1, 2]
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
