@@ -5,6 +5,7 @@ module         what it holds
 =============  =======================================================================
 ``config``     the options, and the command line that they make
 ``ciphers``    which cipher is preferred, where nobody has said so
+``sharing``    one connection for several ssh
 ``failures``   what ssh's exit status and words mean, as typed errors with remedies
 ``process``    one ssh as the carrier of one connection
 ``transport``  the transport

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from fsrep_core import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["LEFT_TO_SSH", "SshConfig", "command_line"]
 
@@ -43,6 +47,9 @@ OURS = {
     "ForwardX11": "no",
 }
 """Never ask; nothing on standard output but what the far side says; no more than is needed."""
+
+OF_SHARING = ("ControlMaster", "ControlPath", "ControlPersist")
+"""What ``share_connection`` says; without it, they are left to ssh's configuration."""
 
 _PORT_LIMIT = 65535
 
@@ -95,6 +102,17 @@ def _check_timeout(_instance: object, _attribute: object, seconds: float) -> Non
         raise ValueError('must be at least a second; write a duration such as "30s"')
 
 
+def _check_sharing(config: SshConfig, _attribute: object, seconds: float | None) -> None:
+    if seconds is None:
+        return
+    if seconds < 1:
+        raise ValueError('must be at least a second; write a duration such as "1m"')
+    for option in config.options:
+        for name in OF_SHARING:
+            if re.match(rf"{name}\b", option, re.IGNORECASE):
+                raise ValueError(f"options says {name} as well; leave one of the two out")
+
+
 @attrs.frozen(kw_only=True)
 class SshConfig:
     """The options of ``ssh``."""
@@ -113,6 +131,14 @@ class SshConfig:
     options: tuple[str, ...] = attrs.field(default=(), validator=_check_options)
     """More options of ``ssh_config(5)``, each as ``"Name=value"``. They are visible in the
     list of processes."""
+    share_connection_seconds: float | None = attrs.field(
+        default=None,
+        alias="share_connection",
+        metadata={"parse": parse_duration},
+        validator=_check_sharing,
+    )
+    """Let all connections with the same options go through one login, which stays for so long
+    after its last use. ``None`` = as ssh's configuration says."""
     command: str = attrs.field(default="fsrep endpoint", validator=_check_command)
     """What starts fsrep there; a shell reads it. A forced command takes its place."""
     connect_timeout_seconds: float = attrs.field(
@@ -125,10 +151,13 @@ class SshConfig:
     long again."""
 
 
-def command_line(config: SshConfig, ciphers: str | None) -> list[str]:
+def command_line(
+    config: SshConfig, ciphers: str | None, more: Mapping[str, str] | None = None
+) -> list[str]:
     """Give the arguments that start ssh.
 
     :param ciphers: as ``ssh -c`` takes them; ``None`` = nothing is said of them
+    :param more: further options, which count where the user's say nothing
     """
     # Without a user's word on it, messages are as telling as errors need them to be.
     telling = {"LogLevel": "INFO", "ConnectTimeout": str(round(config.connect_timeout_seconds))}
@@ -136,7 +165,7 @@ def command_line(config: SshConfig, ciphers: str | None) -> list[str]:
     for option in (
         *(f"{name}={value}" for name, value in OURS.items()),
         *config.options,
-        *(f"{name}={value}" for name, value in telling.items()),
+        *(f"{name}={value}" for name, value in {**telling, **(more or {})}.items()),
     ):
         words += ["-o", option]
     if ciphers is not None:

@@ -6,7 +6,8 @@ does that, since it belongs to the connection and not to whoever happened to ope
 task never raises and ends when the stream is closed.
 
 Nobody kills the far side: when ssh ends, for whatever reason, fsrep there reads the end of
-its input and stops what it does.
+its input and stops what it does. Where ssh shares its connection, the process that it leaves
+in the background ends that input, is in a session of its own, and is not ours to end.
 """
 
 from __future__ import annotations
