@@ -221,6 +221,53 @@ def test_a_stop_lets_a_step_finish(kit, site):
     assert versions_of(there).keys() == {"one"}
 
 
+@pytest.mark.parametrize(
+    ("stop_timeout", "signals"), [("1s", 1), ("10m", 2)], ids=["late", "second signal"]
+)
+def test_a_stop_cuts_what_takes_too_long_and_the_next_run_resumes_it(
+    kit, site, stop_timeout, signals
+):
+    """What takes longer than ``stop_timeout``; at a second signal, whatever goes on."""
+    here, there = site.root / "here", site.root / "there"
+    grow(here, random.Random(7), files=40, size_bytes=1 << 20)
+    snapshot(kit, site, here, "one")
+    identity = site.identity("laptop", there)
+    slow = identity.replace("permissions", 'rate_limit = "1 MiB/s"\npermissions')
+    out = site.root / "out.json"
+    with kit.daemon(site.write_server(slow, f'stop_timeout = "{stop_timeout}"')) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here, extra='retry_for="0s"'))
+        run = start_run(kit, job, out)
+        wait_for_bytes(there, 2 << 20, run)
+        began_at = time.monotonic()
+        for _ in range(signals):
+            server.process.terminate()
+            server.wait_for("stopping")
+        status = server.process.wait(timeout=60)
+        took_seconds = time.monotonic() - began_at
+        run_status = run.wait(timeout=60)
+    (received,), (stopped,) = server.events("operation failed"), server.events("stopped")
+    cut = json.loads(out.read_text())["jobs"][0]
+    visible = versions_of(there)
+    with kit.daemon(site.write_server(identity)) as server:
+        job = with_docs(site.write_job(server.port, push=True, here=here))
+        done = kit.run_fsrep("run", "--config", job, "--json")
+        assert server.stop() == 0
+    (step,) = json.loads(done.stdout)["jobs"][0]["completed"][0]["completed"]
+
+    assert status == 128 + signal.SIGTERM
+    assert stopped["finished"] is False
+    assert received["operation"] == "receive"
+    assert took_seconds >= (1 if signals == 1 else 0)
+    assert run_status == 1
+    assert cut["problem"]["temporary"]
+    assert visible == {}
+    assert done.returncode == 0
+    assert step["resumed"]
+    assert_same(here, there)
+    assert {path.name for path in (there / ".fsrep" / "docs").iterdir()} == {"%lock", "@one"}
+    assert processes_about(there) == []
+
+
 def wait_until_all_have_left(server) -> None:
     """Wait until the server has noticed that its clients are gone."""
     deadline = time.monotonic() + 60
