@@ -88,15 +88,22 @@ class Destroyer:
         doomed: Sequence[Version],
         problems: dict[str, FsrepError | None],
     ) -> None:
-        """Destroy all at once; if that is refused, which it is as a whole, one after the other."""
+        """Destroy all at once. A refusal is one of all: then try again without those it names."""
         snapshots = [each for each in doomed if each.kind is VersionKind.SNAPSHOT]
-        if not snapshots:
-            return
-        try:
-            await self.tool.destroy_snapshots(dataset.name, [each.name for each in snapshots])
-        except FsrepError:
-            for each in snapshots:
-                await self._alone(dataset, each, problems)
+        while snapshots:
+            try:
+                await self.tool.destroy_snapshots(dataset.name, [each.name for each in snapshots])
+            except FsrepError as error:
+                named = [
+                    each
+                    for each in snapshots
+                    if _is_refused(full_name(dataset.name, each), error.message)
+                ]
+                for each in named or snapshots:
+                    await self._alone(dataset, each, problems)
+                snapshots = [each for each in snapshots if each not in named] if named else []
+            else:
+                return
 
     async def _alone(
         self, dataset: Dataset, version: Version, problems: dict[str, FsrepError | None]
@@ -111,3 +118,8 @@ class Destroyer:
             versions = (*here.versions(),) if here is not None else ()
             if any(each.guid == version.guid and each.kind is version.kind for each in versions):
                 problems[version.guid] = error
+
+
+def _is_refused(name: str, said: str) -> bool:
+    """Tell whether a message names a snapshot that keeps itself from being destroyed."""
+    return f"snapshot {name}:" in said or f"destroy '{name}'" in said

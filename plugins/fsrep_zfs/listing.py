@@ -79,9 +79,12 @@ class Dataset:
 
     @property
     def replaceable(self) -> bool:
-        """Fsrep made it, and it has no snapshot: a full stream may take its place."""
-        made = self.made or ""
-        return not self.snapshots and made.startswith((PLACEHOLDER_PREFIX, COPY_PREFIX))
+        """Fsrep made it, and it has no snapshot: a full stream may take its place.
+
+        A placeholder that can be mounted has become somebody's, who may keep files in it.
+        """
+        copy = not self.snapshots and (self.made or "").startswith(COPY_PREFIX)
+        return copy or (self.placeholder and self.container)
 
     def versions(self) -> tuple[Version, ...]:
         """All snapshots and bookmarks."""
@@ -98,7 +101,6 @@ def parse_listing(text: str, known: Mapping[str, Dataset] | None = None) -> dict
     """
     datasets: dict[str, Dataset] = {}
     parts: list[list[str]] = []
-    marks = {name: each.mark for name, each in (known or {}).items()}
     count = len(COLUMNS)
     for line in text.split("\n") if text else ():
         if not line:
@@ -111,8 +113,9 @@ def parse_listing(text: str, known: Mapping[str, Dataset] | None = None) -> dict
         elif row[0] in datasets:
             raise _unreadable(line, "it names a dataset twice")
         else:
-            marks[row[0]] = row[-1]
-            datasets[row[0]] = _dataset(row, marks)
+            parent = row[0].rpartition("/")[0]
+            above = datasets.get(parent) or (known or {}).get(parent)
+            datasets[row[0]] = _dataset(row, above)
     try:
         for row in parts:
             _add_version(datasets, row)
@@ -121,9 +124,9 @@ def parse_listing(text: str, known: Mapping[str, Dataset] | None = None) -> dict
     return datasets
 
 
-def _dataset(row: list[str], marks: Mapping[str, str]) -> Dataset:
+def _dataset(row: list[str], parent: Dataset | None) -> Dataset:
     name, kind, guid, _, _, _, token, encryption, key, origin, canmount, mountpoint, mark = row
-    own = mark not in _NOTHING and marks.get(name.rpartition("/")[0], mark) != mark
+    own = mark not in _NOTHING and parent is not None and parent.mark != mark
     mounts = kind == "filesystem" and canmount == "on" and mountpoint not in _UNMOUNTABLE
     return Dataset(
         name=name,

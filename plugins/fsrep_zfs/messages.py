@@ -134,6 +134,12 @@ MEANINGS = (
     ),
     # --- resuming ---
     _meaning(
+        r"cannot receive resume stream: destination .*does not exist",
+        StaleTokenError,
+        "plan again: the partial receive is gone",
+        temporary=True,
+    ),
+    _meaning(
         r"partially-complete state",
         StaleTokenError,
         "a partial receive is kept there: the next run resumes or discards it, or " + _ABORT,
@@ -157,7 +163,7 @@ MEANINGS = (
     ),
     # --- increments and what is in their way ---
     _meaning(
-        r"requires -L \(--large-block\)|large.?block",
+        r"requires -L \(--large-block\)",
         ConflictError,
         "earlier steps were sent with large blocks: set large_blocks = true again",
     ),

@@ -172,7 +172,8 @@ class Receiver:
         self, attempt: str, name: str, request: ReceiveRequest
     ) -> Dataset | None:
         """Refuse before anything moves what could not be received in the end."""
-        dataset = await self.catalog.known(name)
+        look = self.catalog.look_at if request.rollback else self.catalog.known
+        dataset = await look(name)
         if request.from_version is not None:
             if dataset is None or request.from_version.guid not in dataset.snapshots:
                 dataset = await self.catalog.look_at(name)
@@ -291,7 +292,7 @@ class Receiver:
             raise
         if former is not None:
             self._let_go(tag, former, request)
-            received = _merged(former, received)
+            received = _with_versions_of(former, received)
         self.catalog.remember(name, received)
         return received
 
@@ -409,13 +410,16 @@ def _not_there(dataset: Dataset | None, arrival: _Arrival) -> FsrepError:
     )
 
 
-def _merged(former: Dataset, received: Dataset) -> Dataset:
-    """Give what is known of a dataset: its state now, and its versions from before."""
+def _with_versions_of(former: Dataset, received: Dataset) -> Dataset:
+    """Give what is known of a dataset: its state now, and its versions from before.
+
+    Those are taken over, not copied: a dataset may have very many, and a step for each.
+    """
+    former.snapshots |= received.snapshots
+    former.bookmarks |= received.bookmarks
+    former.held |= received.held
     return attrs.evolve(
-        received,
-        snapshots=former.snapshots | received.snapshots,
-        bookmarks=former.bookmarks | received.bookmarks,
-        held=former.held | received.held,
+        received, snapshots=former.snapshots, bookmarks=former.bookmarks, held=former.held
     )
 
 

@@ -134,10 +134,14 @@ class Sender:
         )
 
     def _arguments(self, step: _Step) -> list[str]:
-        """Give the options and names that ``zfs send`` takes for a step."""
+        """Give the options and names that ``zfs send`` takes for a step.
+
+        What is not encrypted is never sent raw: such a stream may hold embedded blocks, which
+        an encrypted receiver refuses.
+        """
         config = self.config
         flags = {
-            "-w": config.raw,
+            "-w": config.raw and step.dataset.encrypted,
             "-L": config.large_blocks,
             "-c": config.compressed,
             "-e": config.embedded,

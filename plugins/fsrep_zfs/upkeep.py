@@ -129,7 +129,9 @@ def _holds(
         dataset = name.partition("@")[0]
         order = snapshots[name].order
         if kind == "step":
-            confirmed = order < cursors.get((dataset, job), 0)
+            cursor = cursors.get((dataset, job), 0)
+            last = order == max(orders[dataset, tag])  # no step has begun from there
+            confirmed = order < cursor or (order == cursor and last)
         else:
             confirmed = order < sorted(orders[dataset, tag])[-2:][0]
         found.append(

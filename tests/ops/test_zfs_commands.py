@@ -96,6 +96,7 @@ def leave_behind(sender, receiver):
                     source = f"{site.root}/docs@{name}"
                     pretend_zfs.do_bookmark(pools, [source, f"{site.root}/docs#{mark}"])
                 snapshots["a"]["holds"] = [STEP, "keep"]
+                snapshots["b"]["holds"] = [STEP]
                 snapshots["c"]["holds"] = [STEP]
             else:
                 for name in "abc":
@@ -111,15 +112,27 @@ def test_what_is_stale_is_listed_and_released_and_nothing_else(fsrep, config, pr
     again = fsrep("zfs", "abstractions", "list", "--job", JOB, "-c", config)
 
     stale = [line for line in listed.out.splitlines() if line.endswith("(stale)")]
-    assert len(listed.out.splitlines()) == 7
+    assert len(listed.out.splitlines()) == 8
     assert len(stale) == 3
     assert released.status == 0
     assert len(released.out.splitlines()) == 3
     assert "stale" not in again.out
-    assert sender.holds() == {"a": ["keep"], "c": [STEP]}
+    assert sender.holds() == {"a": ["keep"], "b": [STEP], "c": [STEP]}
     assert receiver.holds() == {"a": ["keep"], "b": [LAST, "keep"], "c": [LAST, "keep"]}
     (cursor,) = sender.dataset("docs")["bookmarks"].values()
     assert cursor["guid"] == sender.dataset("docs")["snapshots"]["b"]["guid"]
+
+
+def test_a_hold_on_what_was_confirmed_last_is_stale_once_no_step_goes_on(fsrep, config, pretended):
+    """Killed after its cursor had moved, a run leaves the hold of its target."""
+    sender, receiver = pretended
+    leave_behind(sender, receiver)
+    with sender.pools() as pools:
+        pools.datasets[f"{sender.root}/docs"]["snapshots"]["c"]["holds"] = []
+
+    fsrep("zfs", "abstractions", "release-stale", "--job", JOB, "-c", config)
+
+    assert sender.holds() == {"a": ["keep"]}
 
 
 def test_all_that_a_job_left_is_released_when_it_is_gone(fsrep, config, pretended):

@@ -67,6 +67,18 @@ KNOWN = [
         True,
     ),
     (
+        "cannot receive resume stream: destination 'b/x' does not exist",
+        StaleTokenError,
+        True,
+        True,
+    ),
+    (
+        "cannot open 'b/large_blocks': dataset does not exist",
+        VersionMissingError,
+        True,
+        True,
+    ),
+    (
         "cannot resume send: 'a/x@s' used in the initial send no longer exists",
         VersionMissingError,
         True,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 
 import attrs
 import pytest
 
 from fsrep_core.planning import Policy
+from fsrep_core.runtime import attempt
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.driver import Driver
 from fsrep_core.runtime.settings import JobSettings
 from fsrep_core.testing import STORAGE_LAWS, check_storage
+from fsrep_zfs import guarding
 from pretended_pools import PretendedHarness
 
 JOB = "job"
@@ -40,8 +43,14 @@ async def run_job(sender, receiver, **options):
     return await driver.run()
 
 
-async def test_the_processes_of_a_job_are_few(pretended_sites):
-    """Full; ten snapshots more; eight children; one snapshot more of each; nothing to do."""
+async def test_the_processes_of_a_job_are_few(pretended_sites, monkeypatch):
+    """Full; ten snapshots more; eight children; one snapshot more of each; nothing to do.
+
+    On a machine that has time for them: no step is long enough to be estimated in the middle,
+    nor is the oldest release that waits for others.
+    """
+    monkeypatch.setattr(attempt, "LONG_STEP_SECONDS", math.inf)
+    monkeypatch.setattr(guarding, "PATIENCE_SECONDS", math.inf)
     sender, receiver = pretended_sites
     counts = []
 

@@ -322,6 +322,36 @@ async def test_parents_are_made_and_give_way_to_what_belongs_there(pretended_sit
     assert (await receiver.listed("x/y")).placeholder
 
 
+async def test_a_placeholder_that_somebody_mounts_is_not_overwritten(pretended_sites):
+    """There may be files in it, of which no snapshot tells."""
+    sender, receiver = pretended_sites
+    sender.write("x")
+    child = await make(sender, "a", filesystem="x/y")
+    await replicate(sender, receiver, request_of(child["a"], filesystem="x/y"))
+    with receiver.pools() as pools:
+        pools.datasets[f"{receiver.root}/x"]["properties"]["canmount"] = "on"
+    receiver.reopen()
+    parent = await make(sender, "a", filesystem="x")
+
+    with pytest.raises(ConflictError, match="was not made by fsrep"):
+        await replicate(sender, receiver, request_of(parent["a"], filesystem="x"))
+
+
+async def test_what_is_not_encrypted_is_not_sent_raw(pretended_sites):
+    """The stream of a plain dataset may hold embedded blocks then, which encryption forbids."""
+    sender, _ = pretended_sites
+    sender.reopen(raw=True)
+    made = await make(sender, "a")
+    sender.calls()
+
+    async with sender.storage.send(request_of(made["a"])) as response:
+        await drain(response.stream)
+
+    (sent,) = [call for call in sender.calls() if call[0] == "send"]
+    assert "-w" not in sent
+    assert "-c" in sent
+
+
 async def test_a_child_of_a_placeholder_is_not_taken_for_one(pretended_sites):
     sender, receiver = pretended_sites
     sender.write("x")
@@ -354,6 +384,24 @@ async def test_only_what_is_given_up_is_rolled_back(pretended_sites):
     await replicate(sender, receiver, step, rollback=(here["mine"], here["mine2"]))
 
     assert set(receiver.dataset("docs")["snapshots"]) == {"a", "b"}
+
+
+async def test_what_came_after_the_listing_is_seen_before_a_rollback(pretended_sites):
+    """Otherwise what was given up would be gone, and the rollback refused all the same."""
+    sender, receiver = pretended_sites
+    made = await make(sender, "a", "b")
+    await replicate(sender, receiver, request_of(made["a"]))
+    await receiver.snapshot("mine", "docs")
+    here = {each.name: each for each in (await receiver.listed()).versions}
+    with receiver.pools() as pools:
+        pools.snapshot(f"{receiver.root}/docs@newer")
+
+    with pytest.raises(ConflictError, match="newer"):
+        await replicate(
+            sender, receiver, request_of(made["b"], made["a"]), rollback=(here["mine"],)
+        )
+
+    assert set(receiver.dataset("docs")["snapshots"]) == {"a", "mine", "newer"}
 
 
 async def test_a_change_without_a_snapshot_is_a_conflict(pretended_sites):
@@ -434,7 +482,9 @@ async def test_destroying_tells_the_fate_of_each_in_few_processes(pretended_site
         return [each.problem.kind if each.problem else None for each in results]
 
     some = await destroy(made["a"], made["b"], made["c"], gone)
+    refused = commands(sender)
     assert some == [None, "busy", None, None]
+    assert refused.count("destroy") == 3  # all, the one that is held, all but that one
     assert set(sender.dataset("docs")["snapshots"]) == {"b", "d"}
     assert await destroy(made["d"]) == [None]
     assert commands(sender) == ["list", "destroy"]
