@@ -293,6 +293,12 @@ def authorized_key(name: str, key: Path | None, config: Path | None) -> int:
 @cli.command()
 @_config_option
 @click.option(
+    "--metrics-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write for node-exporter's textfile collector when certificates end.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(LOG_FORMATS),
     default="console",
@@ -304,11 +310,13 @@ def authorized_key(name: str, key: Path | None, config: Path | None) -> int:
     default="info",
     help="Which lines it has. Default: info.",
 )
-def serve(config: Path | None, *, log_format: str, log_level: str) -> int:
+def serve(
+    config: Path | None, *, metrics_file: Path | None, log_format: str, log_level: str
+) -> int:
     """Serve the clients of the configuration, until SIGTERM or SIGINT."""
     from fsrep_core.ops.commands.serve import serve as work
 
-    return work(config, log_format=log_format, log_level=log_level)
+    return work(config, metrics_file=metrics_file, log_format=log_format, log_level=log_level)
 
 
 @cli.group()

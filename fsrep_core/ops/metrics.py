@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,12 @@ from fsrep_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from fsrep_core.reports import ReplicationReport, RunReport
+    from fsrep_core.transports import Expiry
 
 __all__ = ["METRICS", "MetricsListener"]
+
+NO_JOB = ""
+"""The label of what a server says: Prometheus takes an empty one for none."""
 
 WRITE_INTERVAL_SECONDS = 15.0
 """How often the file is written while a run goes on."""
@@ -82,7 +86,10 @@ METRICS: Mapping[str, _Described] = {
         "Age of the newest version that both sides have, when the file was written.",
     ),
     "fsrep_expiry_timestamp_seconds": _Described(
-        GaugeMetricFamily, BY_NEED, "When something that the job needs ends, such as a certificate."
+        GaugeMetricFamily,
+        BY_NEED,
+        "When something that the job needs ends, such as a certificate; without a job, that a "
+        "server needs.",
     ),
     "fsrep_last_run_timestamp_seconds": _Described(
         GaugeMetricFamily, BY_JOB, "When the last run ended."
@@ -204,14 +211,22 @@ class MetricsListener:
             case FilesystemFinished(replication=replication):
                 self._describe(event.job, replication)
             case ExpiriesKnown():
-                self._samples.drop("fsrep_expiry_timestamp_seconds", event.job)
-                for each in event.expiries:
-                    labels = (event.job, each.what)
-                    self._samples.set("fsrep_expiry_timestamp_seconds", labels, each.expires_at)
+                self._set_expiries(event.job, event.expiries)
             case RunFinished():
                 self._finish(event.report)
             case _:
                 pass
+
+    def write_server(self, expiries: Iterable[Expiry]) -> None:
+        """Write when something ends that a server needs."""
+        self._set_expiries(NO_JOB, expiries)
+        self._write_or_tell()
+
+    def _set_expiries(self, job: str, expiries: Iterable[Expiry]) -> None:
+        self._samples.drop("fsrep_expiry_timestamp_seconds", job)
+        for each in expiries:
+            labels = (job, each.what)
+            self._samples.set("fsrep_expiry_timestamp_seconds", labels, each.expires_at)
 
     def _describe(self, job: str, replication: ReplicationReport) -> None:
         labels = (job, replication.filesystem)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import stat
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+import trio
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from fsrep_core import ConfigError, Expiry
+from fsrep_core import ConfigError, Expiry, Listener
 from fsrep_core.events import ExpiriesKnown
 from fsrep_core.ops import certificates
-from fsrep_core.ops.expiries import expiry_warnings
+from fsrep_core.ops.commands.serve import _Server
+from fsrep_core.ops.config import PluginChoice
+from fsrep_core.ops.expiries import expiry_warnings, watch_expiries
 from fsrep_core.ops.logs import line_of
 from fsrep_core.ops.metrics import MetricsListener
+from fsrep_core.ops.serve_config import ServeConfig
 
 YEAR = timedelta(days=365)
 
@@ -189,6 +194,103 @@ def test_the_metric_follows_what_the_job_needs_now(tmp_path):
 
     lines = [each for each in path.read_text().splitlines() if "expiry" in each and "#" not in each]
     assert lines == ['fsrep_expiry_timestamp_seconds{job="docs",what="/new.pem"} 2.0']
+
+
+async def told_within(seconds, look):
+    """Watch for a while; give what was told, each with when."""
+    told = []
+    with trio.move_on_after(seconds):
+        await watch_expiries(look, lambda seen: told.append((trio.current_time(), seen)))
+    return told
+
+
+async def test_those_who_watch_are_told_again_once_a_day(autojump_clock):
+    began_at = trio.current_time()
+    found = (Expiry(what="/c.pem", expires_at=0.0),)
+
+    told = await told_within(3.5 * 86400, lambda: found)
+
+    assert [round((at - began_at) / 86400, 2) for at, _ in told] == [0, 1, 2, 3]
+    assert {seen for _, seen in told} == {found}
+
+
+async def test_those_who_watch_are_told_of_a_change_within_a_minute(autojump_clock):
+    began_at = trio.current_time()
+    old, new = ((Expiry(what="/c.pem", expires_at=end),) for end in (1.0, 2.0))
+
+    told = await told_within(
+        1.5 * 86400, lambda: old if trio.current_time() - began_at < 36030 else new
+    )
+
+    assert [(round(at - began_at), seen) for at, seen in told] == [
+        (0, old),
+        (36060, new),
+        (36060 + 86400, new),
+    ]
+
+
+async def test_a_file_that_is_being_replaced_leaves_what_was_known(autojump_clock):
+    began_at = trio.current_time()
+    found = (Expiry(what="/c.pem", expires_at=1.0),)
+
+    def look():
+        if 0 < trio.current_time() - began_at < 86500:
+            raise ConfigError("/c.pem holds no certificate")
+        return found
+
+    told = await told_within(2.5 * 86400, look)
+
+    assert [seen for _, seen in told] == [found] * 3
+
+
+async def test_what_cannot_be_read_from_the_start_is_told():
+    def look():
+        raise ConfigError("/c.pem holds no certificate")
+
+    with pytest.raises(ConfigError):
+        await watch_expiries(look, lambda _: None)
+
+
+class QuietListener(Listener):
+    """Accepts nobody, and needs what ends in ten days."""
+
+    async def serve(self, _welcome, *, task_status):
+        task_status.started(())
+        await trio.sleep_forever()
+
+    def expiries(self):
+        return (Expiry(what="/c.pem", expires_at=time.time() + 10 * 86400),)
+
+
+async def test_a_server_warns_while_it_runs(autojump_clock, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    lines = []
+    log = SimpleNamespace(write=lines.append)
+    config = ServeConfig(listener=(PluginChoice(name="quiet", options={}),))
+    listeners = [QuietListener(), QuietListener()]
+    server = _Server(config, listeners, admissions={}, log=log, metrics=None)
+
+    with trio.move_on_after(2.5 * 86400):
+        await server.run()
+
+    assert [line.level for line in lines] == ["warning"] * 3
+    assert all(line.message.startswith("/c.pem expires on ") for line in lines)
+
+
+def test_a_server_writes_when_its_certificates_end(tmp_path):
+    path = tmp_path / "metrics.prom"
+    job = MetricsListener(path)
+    job.observe(ExpiriesKnown(job="docs", expiries=(Expiry(what="/job.pem", expires_at=1.0),)))
+    job._write()
+    for name in ("/old.pem", "/new.pem"):
+        MetricsListener(path).write_server([Expiry(what=name, expires_at=2.0)])
+
+    lines = [each for each in path.read_text().splitlines() if "expiry" in each and "#" not in each]
+    assert lines == [
+        'fsrep_expiry_timestamp_seconds{job="",what="/new.pem"} 2.0',
+        'fsrep_expiry_timestamp_seconds{job="docs",what="/job.pem"} 1.0',
+    ]
 
 
 def test_check_and_run_warn_of_a_certificate(fsrep, directory, tmp_path):

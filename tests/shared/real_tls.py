@@ -283,15 +283,16 @@ class Daemon:
 
 
 @contextmanager
-def daemon(config: Path, within: Sequence[str] = ()):
+def daemon(config: Path, within: Sequence[str] = (), arguments: Sequence[object] = ()):
     """Run ``fsrep serve`` until the context ends, and kill it if it still runs then.
 
     :param within: what begins a command line on the host where it is to run
+    :param arguments: further ones of ``fsrep serve``
     """
     log_path = config.with_suffix(".log")
     with log_path.open("w") as log:
         argv = [*within, *FSREP, "serve", "--config", str(config), "--log-format", "json"]
-        process = subprocess.Popen(argv, stderr=log)
+        process = subprocess.Popen([*argv, *map(str, arguments)], stderr=log)
     server = Daemon(process, log_path)
     try:
         address = server.wait_for("listening")[0]["address"]

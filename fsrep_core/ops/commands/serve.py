@@ -3,6 +3,9 @@
 The first signal stops it gracefully: no new connection is accepted, operations that go on
 may finish for as long as the configuration says, and what is cut after that goes on where
 it was when its client tries again. The second signal cuts it at once.
+
+Meanwhile the log warns of the server's own certificates before they end, at the start and
+then once a day, and a metrics file tells when that is.
 """
 
 from __future__ import annotations
@@ -16,19 +19,19 @@ import trio
 
 from fsrep_core.errors import ConfigError, FsrepError, PermissionDeniedError
 from fsrep_core.ops.audit import served_line, visit_line
-from fsrep_core.ops.expiries import expiry_warnings
+from fsrep_core.ops.expiries import expiry_warnings, watch_expiries
 from fsrep_core.ops.logs import Line, LogListener
+from fsrep_core.ops.metrics import MetricsListener
 from fsrep_core.ops.serve_config import ServeConfig, make_listeners
 from fsrep_core.ops.serving import make_admission
 from fsrep_core.ops.session import open_session
 from fsrep_core.ops.signals import Interruption, interruptible
 from fsrep_core.runtime.remote.reception import Admitted, Left, Limits, Reception
 from fsrep_core.runtime.remote.server import Admission, Served, Service
-from fsrep_core.transports import Listener
+from fsrep_core.transports import Expiry, Listener
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 __all__ = ["serve"]
 
@@ -44,6 +47,7 @@ class _Server:
     listeners: Sequence[Listener]
     admissions: dict[str, Admission]
     log: LogListener
+    metrics: MetricsListener | None
 
     async def run(self) -> int:
         """Serve until a signal; the exit status says whether everything could finish.
@@ -83,6 +87,7 @@ class _Server:
         with accepting:
             async with trio.open_nursery() as nursery:
                 try:
+                    await nursery.start(watch_expiries, self._expiries, self._tell_expiries)
                     for listener in self.listeners:
                         for address in await nursery.start(listener.serve, reception.welcome):
                             self.log.write(Line("info", "listening", {"address": address}))
@@ -121,6 +126,18 @@ class _Server:
             )
         return admission
 
+    def _expiries(self) -> tuple[Expiry, ...]:
+        """List what the listeners need and what ends some day; some may need the same."""
+        return tuple(
+            dict.fromkeys(each for listener in self.listeners for each in listener.expiries())
+        )
+
+    def _tell_expiries(self, expiries: tuple[Expiry, ...]) -> None:
+        for warning in expiry_warnings(expiries):
+            self.log.write(Line("warning", warning))
+        if self.metrics is not None:
+            self.metrics.write_server(expiries)
+
     def _tell_visit(self, visit: Admitted | Left) -> None:
         self.log.write(visit_line(visit))
 
@@ -128,7 +145,9 @@ class _Server:
         self.log.write(served_line(served))
 
 
-def serve(config_path: Path | None, *, log_format: str, log_level: str) -> int:
+def serve(
+    config_path: Path | None, *, metrics_file: Path | None, log_format: str, log_level: str
+) -> int:
     """Serve until a signal; give the exit status."""
     session = open_session(config_path, (), jobs_needed=False)
     if session.serve is None:
@@ -146,8 +165,6 @@ def serve(config_path: Path | None, *, log_format: str, log_level: str) -> int:
     admissions = {
         each.name: make_admission(each, session.registry) for each in session.serving.identities
     }
-    for listener in listeners:
-        for warning in expiry_warnings(listener.expiries()):
-            log.write(Line("warning", warning))
-    server = _Server(session.serve, listeners, admissions, log)
+    metrics = None if metrics_file is None else MetricsListener(metrics_file)
+    server = _Server(session.serve, listeners, admissions, log, metrics)
     return trio.run(server.run)

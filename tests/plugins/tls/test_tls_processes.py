@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from fsrep_core.ops import certificates
 from fsrep_core.testing import compare_trees
@@ -142,6 +144,33 @@ def test_a_certificate_is_renewed_while_the_server_runs(kit, site):
     assert any("expired.pem has expired" in each for each in warnings)
     assert done.returncode == 0, done.stdout
     assert_same(here, there)
+
+
+def test_a_server_tells_when_its_certificates_end(kit, site):
+    there, metrics = site.root / "there", site.root / "serve.prom"
+    config = site.write_server(site.identity("laptop", there))
+    with kit.daemon(config, arguments=["--metrics-file", metrics]) as server:
+        written = metrics.read_text()
+        warnings = [line["event"] for line in server.lines if line["level"] == "warning"]
+        server.stop()
+    found = dict(re.findall(r'^fsrep_expiry_.*\{job="",what="(.*)"\} (.*)$', written, re.MULTILINE))
+
+    files = [site.hosts.ca, site.hosts.directory / "localhost.pem"]
+    assert {Path(what): float(end) for what, end in found.items()} == {
+        each: x509.load_pem_x509_certificate(each.read_bytes()).not_valid_after_utc.timestamp()
+        for each in files
+    }
+    assert [each.partition(" expires on ")[0] for each in warnings] == [str(each) for each in files]
+
+
+def test_a_metrics_file_that_cannot_be_written_is_told_before_it_listens(kit, site):
+    config = site.write_server(site.identity("laptop", site.root / "there"))
+
+    ended = kit.run_fsrep("serve", "--config", config, "--metrics-file", site.root / "no" / "file")
+
+    assert ended.returncode == 2
+    assert "cannot be written" in ended.stderr
+    assert "listening" not in ended.stderr
 
 
 def test_a_job_of_many_steps_shakes_hands_a_few_times(kit, site):
