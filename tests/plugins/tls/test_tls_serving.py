@@ -34,9 +34,15 @@ from fsrep_core.runtime.remote.policy import Permission
 from fsrep_core.runtime.remote.reception import Admitted, Left, Limits
 from fsrep_core.testing import no_leaks
 from fsrep_core.wire import Hello
+from fsrep_tls.config import TlsListenerConfig
 from fsrep_tls.credentials import Credentials
-from fsrep_tls.listening import identity_of
-from fsrep_tls.stream import begin_tls
+from fsrep_tls.listening import TlsListener, identity_of
+from fsrep_tls.stream import (
+    KEEPALIVE_IDLE_SECONDS,
+    KEEPALIVE_INTERVAL_SECONDS,
+    KEEPALIVE_PROBES,
+    begin_tls,
+)
 
 ASK = InventoryRequest(job="kit")
 VERSION = Version(VersionKind.SNAPSHOT, "daily", "guid-1", 1)
@@ -127,6 +133,40 @@ async def test_what_is_not_granted_is_refused(kit, hosts):
                 await call
     assert all(each.problem is not None for each in server.operations)
     assert len([each for each in server.visits if isinstance(each, Admitted)]) == 1
+
+
+# --- whether it is still there ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_the_kernel_of_either_end_asks_whether_the_other_is_there(kit, hosts, address):
+    listener = TlsListener(TlsListenerConfig(address=address, port=0, **hosts.files("localhost")))
+    callers, arriving = trio.open_memory_channel(1)
+    streams = []
+
+    async def identify():
+        caller = await arriving.receive()
+        streams.append((await caller.identify()).stream)
+
+    async with trio.open_nursery() as nursery:
+        (where,) = await nursery.start(listener.serve, callers.send_nowait)
+        port = int(where.rpartition(":")[2])
+        transport = kit.transport_to(port, hosts.files("laptop"), host=address)
+        async with trio.open_nursery() as both:
+            both.start_soon(identify)
+            streams.append(await transport.connect(kit.context_of()))
+        nursery.cancel_scope.cancel()
+
+    tcp = socket.IPPROTO_TCP
+    for stream in streams:
+        ask = stream.connection.getsockopt
+        assert ask(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert ask(tcp, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_SECONDS
+        assert ask(tcp, socket.TCP_KEEPINTVL) == KEEPALIVE_INTERVAL_SECONDS
+        assert ask(tcp, socket.TCP_KEEPCNT) == KEEPALIVE_PROBES
+        assert ask(tcp, socket.TCP_NODELAY)
+        stream.close()
+    assert len(streams) == 2
 
 
 # --- what ---------------------------------------------------------------------------------
