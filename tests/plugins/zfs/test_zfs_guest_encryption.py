@@ -185,6 +185,9 @@ async def test_a_size_is_estimated_though_the_send_would_fail(zfs_sites):
     a.filesystem("docs", **ENCRYPTED)
     a.write(1)
     version = await a.snapshot("1")
+    zfs("unmount", a.dataset())
+    load_key(a, "docs", load=False)
+    a.reopen()
     request = SendRequest(job=JOB, filesystem="docs", to_version=version)
 
     estimate = await a.storage.size_estimate(request)

@@ -166,6 +166,24 @@ async def test_encryption_of_placeholders(zfs_sites, choice):
     assert a.content("x/docs", "1") == b.content("x/docs", "1")
 
 
+async def test_an_encrypted_placeholder_does_not_become_a_filesystem(zfs_sites):
+    """ZFS takes no full stream over what is encrypted; the placeholder keeps its children."""
+    a, b = zfs_sites
+    b.filesystem("vault", **ENCRYPTED)
+    b.reopen(root=b.dataset("vault"))
+    await filled(a, "x/docs", "1")
+    await run_job(a, b, filesystems=("x/docs",))
+    await filled(a, "x", "1")
+
+    report = await run_job(a, b, filesystems=("x",))
+
+    problem = report.replications[0].problem
+    assert problem.kind == "conflict"
+    assert problem.hint
+    assert await b.versions("x") == {}
+    assert await b.versions("x/docs") == await a.versions("x/docs")
+
+
 async def test_below_a_parent_whose_key_is_not_loaded(zfs_sites):
     """An encrypted placeholder cannot be made there: the message says what to do."""
     a, b = zfs_sites
@@ -185,19 +203,22 @@ async def test_below_a_parent_whose_key_is_not_loaded(zfs_sites):
 async def test_a_failing_parent_fails_its_children_and_nobody_else(zfs_sites):
     """``aa`` is no child of ``a``."""
     a, b = zfs_sites
+    a.filesystem("a", **ENCRYPTED)
+    a.filesystem("a/b", encryption="off")
     for name in ("a", "a/b", "aa"):
         await filled(a, name, "1")
-    b.filesystem("a")
-    zfs("snapshot", b.dataset("a@unrelated"))
+    zfs("unmount", a.dataset("a/b"))
+    zfs("unmount", a.dataset("a"))
+    zfs("unload-key", a.dataset("a"))
 
     report = await run_job(a, b)
 
     problems = {each.filesystem: each.problem for each in report.replications}
     assert problems["aa"] is None
-    assert problems["a"].kind == "conflict"
-    assert problems["a/b"] is not None
-    assert " a " in f" {problems['a/b'].message} ".replace('"', " ").replace(",", " ")
+    assert "key" in problems["a"].message
+    assert "a" in problems["a/b"].message.replace('"', " ").replace(",", " ").split()
     assert await b.versions("aa") == await a.versions("aa")
+    assert not b.exists("a/b")
 
 
 async def test_several_filesystems_at_once_do_not_race_for_their_parents(zfs_sites):
@@ -317,6 +338,7 @@ async def test_a_quota_is_told_apart(zfs_sites):
 
 async def test_a_clone_arrives_as_a_clone_where_its_origin_is(zfs_sites):
     a, b = zfs_sites
+    a.reopen(clones=True)
     await filled(a, "docs", "1")
     zfs("clone", a.dataset("docs@1"), a.dataset("variant"))
     a.reopen()
@@ -329,7 +351,24 @@ async def test_a_clone_arrives_as_a_clone_where_its_origin_is(zfs_sites):
     assert a.content("variant", "2") == b.content("variant", "2")
 
 
-async def test_a_clone_arrives_in_full_where_its_origin_is_not(zfs_sites):
+async def test_a_clone_whose_origin_is_missing_is_explained(zfs_sites):
+    a, b = zfs_sites
+    a.reopen(clones=True)
+    await filled(a, "docs", "1")
+    zfs("clone", a.dataset("docs@1"), a.dataset("variant"))
+    await a.snapshot("2", "variant")
+    a.reopen()
+
+    report = await run_job(a, b, filesystems=("variant",))
+
+    problem = report.replications[0].problem
+    assert problem.kind == "conflict"
+    assert "origin" in problem.message
+    assert "clones = false" in problem.hint
+    assert not b.exists("variant")
+
+
+async def test_a_clone_arrives_in_full_where_that_is_not_asked_for(zfs_sites):
     a, b = zfs_sites
     await filled(a, "docs", "1")
     zfs("clone", a.dataset("docs@1"), a.dataset("variant"))

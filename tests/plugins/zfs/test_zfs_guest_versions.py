@@ -52,6 +52,7 @@ async def test_a_whole_tree_is_listed_with_all_that_there_is_of_it(zfs_sites):
     assert len({each.guid for each in listed["docs"].versions}) == 1
     assert listed["with space"].versions == ()
     assert listed["docs"].attributes["type"] == "filesystem"
+    assert listed["docs"].attributes["held"] == "1"
     assert listed["docs/disk"].attributes["type"] == "volume"
     (version,) = listed["docs/disk"].versions
     guid, order, created = site.get("docs/disk@one two", "guid,createtxg,creation").splitlines()
@@ -82,7 +83,7 @@ async def test_a_missing_root_is_an_error_that_names_it(zfs_sites):
     assert caught.value.hint
 
 
-async def test_a_missing_pool_is_an_error_that_names_it():
+async def test_a_missing_pool_is_an_error_that_names_it(zfs_pools):
     site = Site(pool=None, options={"root": "fsrep-no-such-pool"})
 
     with pytest.raises(FsrepError, match="fsrep-no-such-pool") as caught:
