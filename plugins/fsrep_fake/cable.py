@@ -35,7 +35,6 @@ class Cable:
     faults: tuple[WireFault, ...]
     buffer_bytes: int
     note: Callable[[WireFault], None]
-    cut_by_script: bool = attrs.field(init=False, default=False)
     client: CableEnd = attrs.field(init=False)
     server: CableEnd = attrs.field(init=False)
     _lanes: tuple[_Lane, _Lane] = attrs.field(init=False)
@@ -48,7 +47,6 @@ class Cable:
 
     def cut(self) -> None:
         """End both directions, as a cable does that is pulled out."""
-        self.cut_by_script = True
         for lane in self._lanes:
             lane.end()
 

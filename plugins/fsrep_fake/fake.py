@@ -79,6 +79,8 @@ class FakeTransport(Transport):
     timing: Timing = attrs.field(factory=Timing, kw_only=True)
     _journal: Journal = attrs.field(init=False)
     _connections: int = attrs.field(init=False, default=0)
+    _cables: list[Cable] = attrs.field(init=False, factory=list)
+    """Those that have not ended."""
 
     def __attrs_post_init__(self) -> None:
         self._journal = Journal(self.script)
@@ -109,7 +111,9 @@ class FakeTransport(Transport):
         storage = cast("EndpointSpec", context.storage.create())
         body_error: BaseException | None = None
         async with trio.open_nursery() as nursery:
-            dialer = _Dialer(self._plug, self._journal, self.timing, storage, nursery)
+            dialer = _Dialer(
+                self._plug, self._cables.remove, self._journal, self.timing, storage, nursery
+            )
             try:
                 async with dialer.open_endpoint(context) as remote:
                     yield FakeEndpoint(cast("EndpointSpec", remote), self._journal)
@@ -130,15 +134,26 @@ class FakeTransport(Transport):
         async with self.open_endpoint(context) as endpoint:
             yield endpoint
 
+    def cut(self) -> None:
+        """Cut every connection that there is, for a test that decides itself when.
+
+        The far end is gone without a word, and what it does for calls is cancelled; the next
+        call connects again. The script has no part in it, nor has :attr:`met_faults`.
+        """
+        for cable in self._cables:
+            cable.cut()
+
     def _plug(self) -> Cable:
         """Make the next connection."""
         self._connections += 1
         wire_faults: tuple[WireFault, ...] = ()
         if isinstance(self.script, tuple):
             wire_faults = tuple(each for each in self.script if isinstance(each, WireFault))
-        return Cable(
+        cable = Cable(
             self._connections, wire_faults, self.buffer_bytes, self._journal.wire_faults.append
         )
+        self._cables.append(cable)
+        return cable
 
 
 @attrs.define(eq=False)
@@ -146,6 +161,7 @@ class _Dialer(StreamTransport):
     """Connects to one storage, which is served at the other end of each cable."""
 
     _plug: Callable[[], Cable]
+    _unplug: Callable[[Cable], None]
     _journal: Journal
     _timing: Timing
     _storage: EndpointSpec
@@ -168,10 +184,13 @@ class _Dialer(StreamTransport):
 
     async def _serve(self, cable: Cable) -> None:
         storage = FaultyStorage(self._storage, self._journal, cable)
-        with suppress(FsrepError):  # the client is told, or gone
-            await serve_endpoint(
-                cable.server, storage, peer_name="fake transport: client", timing=self._timing
-            )
+        try:
+            with suppress(FsrepError):  # the client is told, or gone
+                await serve_endpoint(
+                    cable.server, storage, peer_name="fake transport: client", timing=self._timing
+                )
+        finally:
+            self._unplug(cable)
 
 
 @attrs.define(eq=False)

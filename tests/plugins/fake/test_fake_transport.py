@@ -24,6 +24,7 @@ from fsrep_core import (
 )
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.registry import load_plugins
+from fsrep_core.testing import drain
 from fsrep_fake import Fault, Generated, MemoryStorage
 
 SIZE = 100_000
@@ -329,6 +330,21 @@ async def test_a_send_without_a_stream_is_a_broken_endpoint(wired, version):
     with pytest.raises(BrokenEndpointError, match="opened no stream"):
         async with endpoint.send(SendRequest(job="job", filesystem="a", to_version=version)):
             pass
+
+
+async def test_a_test_can_cut_everything_when_it_likes(wired, version):
+    transport = await wired.fake_sender()
+    await wired.found(endpoint=wired.sender)
+    request = SendRequest(job="job", filesystem="a", to_version=version)
+
+    async with wired.sender.send(request) as response:
+        transport.cut()
+        with pytest.raises(ConnectivityError, match="was cut"):
+            await drain(response.stream)
+
+    assert await wired.found(endpoint=wired.sender)
+    assert [call.outcome for call in transport.calls] == ["done", "connectivity", "done"]
+    assert transport.met_faults == ()
 
 
 async def test_the_configured_transport_opens_the_configured_storage():
