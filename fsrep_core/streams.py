@@ -44,9 +44,10 @@ class ByteStream(abc.ABC):
         """Give at least one and at most ``max_bytes`` bytes, or ``b""`` at the end.
 
         The buffer is valid until the next call. The end is not yet success: call
-        :meth:`finish`.
+        :meth:`finish`. After the end, each call gives the end again.
 
-        :raises FsrepError: the maker failed, or the way to it is cut
+        :raises FsrepError: the maker failed, or the way to it is cut; after that,
+            :meth:`finish` raises as well
         :raises trio.Cancelled: no byte is lost that was not returned
         """
 

@@ -77,7 +77,8 @@ class Transport(abc.ABC):
         lost connection connects again. So a peer that cannot be reached is met by the
         driver, which tries again, and never ends a job before it has begun. Leaving
         ends everything that the transport started: tasks, processes, descriptors,
-        sockets; also when cancelled.
+        sockets; also when cancelled. What the body raises comes out as it is. Several
+        endpoints may be open at once, and none of them knows of another.
 
         :raises ConfigError: the options cannot be used, whatever the peer says
         :raises PluginError: the storage's plugin is missing or broken

@@ -15,7 +15,7 @@ from fsrep_core.testing.probing import reach_probe
 from fsrep_core.testing.storage_trial import StorageHarness, StorageMaker
 from fsrep_core.testing.storages import STORAGE_LAWS, check_storage
 from fsrep_core.testing.tampering import CutStream, HookedStream, PieceStream, drain
-from fsrep_core.testing.transport_trial import TransportMaker
+from fsrep_core.testing.transport_trial import EndpointOpener, TransportMaker
 from fsrep_core.testing.transports import TRANSPORT_LAWS, check_transport
 from fsrep_core.testing.trees import ASPECTS, Entry, compare_trees, differences, read_tree
 
@@ -25,6 +25,7 @@ __all__ = [
     "TRANSPORT_LAWS",
     "CutStream",
     "Deviations",
+    "EndpointOpener",
     "Entry",
     "HookedStream",
     "Law",

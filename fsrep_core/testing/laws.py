@@ -3,8 +3,8 @@
 A law is one rule of the contract with a name. It is checked on a fresh harness, in
 bounded time, and nothing may be left behind: no task, no child process, no descriptor.
 A law that cannot apply (it speaks of resuming, and the storage does not resume) is left
-out and named as such. A law that a plugin cannot keep is declared with the reason; such
-a declaration is itself checked, so that none outlives its reason.
+out and named as such, with the reason. A law that a plugin cannot keep is declared with the
+reason; such a declaration is itself checked, so that none outlives its reason.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Law(Generic[TrialT]):
     summary: str
     """A sentence: the first line of the function's docstring."""
     needs: str | None
-    """The capability without which the law does not apply."""
+    """The capability, of the plugin or its harness, without which the law does not apply."""
     check: Callable[[TrialT], Awaitable[None]]
 
 
@@ -100,12 +100,13 @@ async def check_laws(  # noqa: PLR0913  (what a check is made of; each is named)
     maker: Callable[[], AbstractAsyncContextManager[HarnessT]],
     *,
     begin: Callable[[Law[TrialT], HarnessT], Awaitable[TrialT]],
-    lacks: Callable[[TrialT, str], bool],
+    lacks: Callable[[TrialT, str], str | None],
     deviations: Deviations,
     laws: Iterable[str] | None,
 ) -> Verdict:
     """Check laws one by one, each on a harness of its own.
 
+    :param lacks: says why there is not what a law needs; ``None`` = there is
     :raises LawBroken: the first that is broken
     :raises ValueError: a name is not that of a law
     """
@@ -134,15 +135,15 @@ async def _check_law(
     law: Law[TrialT],
     harness: HarnessT,
     begin: Callable[[Law[TrialT], HarnessT], Awaitable[TrialT]],
-    lacks: Callable[[TrialT, str], bool],
+    lacks: Callable[[TrialT, str], str | None],
     deviations: Deviations,
 ) -> str | None:
     """Check one law; give the reason why it was not checked, or ``None``."""
     excuse = deviations.unkept.get(law.name)
     try:
         trial = await begin(law, harness)
-        if law.needs is not None and lacks(trial, law.needs):
-            return f"{law.needs} is not among its capabilities"
+        if law.needs is not None and (reason := lacks(trial, law.needs)) is not None:
+            return reason
         await law.check(trial)
     except LawBroken:
         if excuse is None:

@@ -3,13 +3,15 @@
 What a call does stands in its request, as the name of a filesystem (of a job, for an
 inventory), so that the storage may as well be in another process: a transport's harness
 only has to reach a :class:`ProbeStorage`. Nothing is stored. A receive answers with the
-size and digest of what came; :data:`STATE` asks what is going on at the far end.
+size and digest of what came; :data:`STATE` asks what is going on at the far end. Only how
+the far end vanishes, which is no matter of a storage, is said by the harness.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ import attrs
 import trio
 
 from fsrep_core import errors
-from fsrep_core.errors import FsrepError, InterruptedStreamError
+from fsrep_core.errors import FsrepError, InterruptedStreamError, InvalidRequestError
 from fsrep_core.hookspecs import hookimpl
 from fsrep_core.streams import ByteStream
 from fsrep_core.values import (
@@ -66,7 +68,8 @@ class Behaviour:
     """What the bytes are."""
     then: str = "end"
     """``end`` well; ``cut`` = end without being vouched for; ``raise`` the error where
-    bytes are due; ``refuse`` = raise it in ``finish``, or from the call; ``stall``."""
+    bytes are due; ``refuse`` = raise it in ``finish``, or from the call; ``stall``;
+    ``vanish`` = the far end is gone, and this call with it."""
     kind: str = "storage"
     """Of the error; ``foreign`` = one that is none of ours."""
     temporary: bool = False
@@ -123,6 +126,8 @@ class ProbeState:
     commits: int = 0
     failures: str = ""
     """The kind of the error that the receive which failed last got from its stream."""
+    can_vanish: bool = False
+    """Of the one probe that was asked."""
 
     @classmethod
     def of(cls, filesystem: Filesystem) -> ProbeState:
@@ -131,6 +136,7 @@ class ProbeState:
         return cls(
             **{name: int(told[name]) for name in _COUNTS},
             failures=told["failures"],
+            can_vanish=told["can_vanish"] == "1",
         )
 
 
@@ -167,7 +173,7 @@ class ProbeStream(ByteStream):
     async def finish(self) -> None:
         """Vouch for the bytes, or do not."""
         await trio.lowlevel.checkpoint()
-        if self.behaviour.then == "refuse":
+        if self.behaviour.then in {"raise", "refuse"}:
             raise self.behaviour.error()
         if self.behaviour.then == "cut" or self.passed_bytes < self.behaviour.size_bytes:
             raise InterruptedStreamError(f"the probe's stream was cut at {self.passed_bytes}")
@@ -185,45 +191,58 @@ class ProbeStream(ByteStream):
 
 
 @attrs.define(eq=False)
-class _CountedStream(ProbeStream):
+class _FarStream(ProbeStream):
+    probe: ProbeStorage
+
     async def receive_some(self, max_bytes: int) -> bytes:
+        if self.passed_bytes == self.behaviour.size_bytes:
+            await self.probe.stay(self.behaviour)
         data = await ProbeStream.receive_some(self, max_bytes)
         _state.produced_bytes = self.passed_bytes
         return data
 
 
+@attrs.define(eq=False)
 class ProbeStorage:
-    """The far end of a transport that is being checked."""
+    """The far end of a transport that is being checked.
+
+    :param vanish: ends every connection to this probe at once and without a word, as if the
+        process behind them had been killed; a new connection then reaches a probe again.
+        Does not block. ``None`` = that cannot be done, and laws that need it are left out
+    """
+
+    vanish: Callable[[], object] | None = None
 
     @hookimpl
     async def inventory(self, request: InventoryRequest) -> Inventory:
         """Tell the state, or a sample."""
         if request.job == STATE:
             told = {name: str(getattr(_state, name)) for name in (*_COUNTS, "failures")}
+            told["can_vanish"] = str(int(self.vanish is not None))
             await trio.lowlevel.checkpoint()
             return Inventory(
                 capabilities=Capabilities(stream_formats=frozenset({"probe"})),
                 filesystems=(Filesystem(name=STATE, attributes=told),),
             )
-        behaviour = await _begin(request.job)
+        behaviour = await self._begin(request.job)
         return sample_inventory(behaviour.size_bytes)
 
     @hookimpl
     async def size_estimate(self, request: SendRequest) -> SizeEstimate:
         """Tell the size; none = unknown."""
-        behaviour = await _begin(request.filesystem)
+        behaviour = await self._begin(request.filesystem)
         return SizeEstimate(size_bytes=behaviour.size_bytes or None)
 
     @hookimpl
     async def replication_cursor(self, request: CursorRequest) -> Version | None:
         """Answer with what was asked to move to."""
-        await _begin(request.filesystem)
+        await self._begin(request.filesystem)
         return request.move_to
 
     @hookimpl
     async def create_version(self, request: CreateVersionRequest) -> tuple[VersionResult, ...]:
         """Answer for each filesystem with a version, and a warning."""
-        await _begin(request.filesystems[0])
+        await self._begin(request.filesystems[0])
         return tuple(
             VersionResult(
                 filesystem=filesystem,
@@ -237,7 +256,7 @@ class ProbeStorage:
     @hookimpl
     async def destroy_versions(self, request: DestroyVersionsRequest) -> tuple[VersionResult, ...]:
         """Answer for each version with a problem."""
-        await _begin(request.filesystem)
+        await self._begin(request.filesystem)
         return tuple(
             VersionResult(
                 filesystem=request.filesystem,
@@ -260,7 +279,7 @@ class ProbeStorage:
         _state.produced_bytes = 0
         try:
             yield SendResponse(
-                stream=_CountedStream(behaviour),
+                stream=_FarStream(behaviour, self),
                 resumed=request.resume_token is not None,
                 size_bytes=behaviour.size_bytes or None,
             )
@@ -275,7 +294,7 @@ class ProbeStorage:
             raise behaviour.error()
         _state.open_receives += 1
         try:
-            size_bytes, digest = await _take(behaviour, stream)
+            size_bytes, digest = await self._take(behaviour, stream)
         except FsrepError as error:
             _state.failures = error.kind
             raise
@@ -286,6 +305,41 @@ class ProbeStorage:
             version=attrs.evolve(request.to_version, order=7),
             warnings=(str(size_bytes), digest, "ü"),
         )
+
+    async def stay(self, behaviour: Behaviour) -> None:
+        """Do not return where a behaviour is to stall, or to vanish."""
+        if behaviour.then == "vanish":
+            if self.vanish is None:
+                raise InvalidRequestError("this probe has no way to vanish")
+            self.vanish()
+        if behaviour.then in {"stall", "vanish"}:
+            await trio.sleep_forever()
+
+    async def _begin(self, name: str) -> Behaviour:
+        """Do what a call without a stream shall do before it answers."""
+        await trio.lowlevel.checkpoint()
+        behaviour = Behaviour.of(name)
+        if behaviour.then in {"raise", "refuse"}:
+            raise behaviour.error()
+        await self.stay(behaviour)
+        return behaviour
+
+    async def _take(self, behaviour: Behaviour, stream: ByteStream) -> tuple[int, str]:
+        """Read what a receive shall read; give its size and digest."""
+        hasher = hashlib.sha256()
+        taken_bytes = 0
+        while behaviour.size_bytes < 0 or taken_bytes < behaviour.size_bytes:
+            room = 1 << 20 if behaviour.size_bytes < 0 else behaviour.size_bytes - taken_bytes
+            piece = await stream.receive_some(room)
+            if not piece:
+                break
+            hasher.update(piece)
+            taken_bytes += len(piece)
+        if behaviour.then in {"raise", "refuse"}:
+            raise behaviour.error()
+        await self.stay(behaviour)
+        await stream.finish()
+        return taken_bytes, hasher.hexdigest()
 
 
 def sample_inventory(count: int) -> Inventory:
@@ -313,32 +367,3 @@ def sample_inventory(count: int) -> Inventory:
             ),
         ),
     )
-
-
-async def _begin(name: str) -> Behaviour:
-    """Do what a call without a stream shall do before it answers."""
-    await trio.lowlevel.checkpoint()
-    behaviour = Behaviour.of(name)
-    if behaviour.then in {"raise", "refuse"}:
-        raise behaviour.error()
-    if behaviour.then == "stall":
-        await trio.sleep_forever()
-    return behaviour
-
-
-async def _take(behaviour: Behaviour, stream: ByteStream) -> tuple[int, str]:
-    hasher = hashlib.sha256()
-    taken_bytes = 0
-    while behaviour.size_bytes < 0 or taken_bytes < behaviour.size_bytes:
-        room = 1 << 20 if behaviour.size_bytes < 0 else behaviour.size_bytes - taken_bytes
-        piece = await stream.receive_some(room)
-        if not piece:
-            break
-        hasher.update(piece)
-        taken_bytes += len(piece)
-    if behaviour.then in {"raise", "refuse"}:
-        raise behaviour.error()
-    if behaviour.then == "stall":
-        await trio.sleep_forever()
-    await stream.finish()
-    return taken_bytes, hasher.hexdigest()

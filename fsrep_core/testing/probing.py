@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from fsrep_core.runtime.binding import Endpoint
@@ -22,43 +24,68 @@ from fsrep_core.values import Side
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fsrep_core.transports import Listener, Transport
+    from fsrep_core.testing.transport_trial import EndpointOpener
+    from fsrep_core.transports import Caller, Listener, Transport
 
 __all__ = ["reach_probe"]
 
 
 @asynccontextmanager
-async def reach_probe(transport: Transport, listener: Listener) -> AsyncIterator[object]:
+async def reach_probe(transport: Transport, listener: Listener) -> AsyncIterator[EndpointOpener]:
     """Reach a :class:`ProbeStorage` by a transport, through its own listener.
 
-    Gives an endpoint, so it is what the maker of :func:`check_transport` needs where both
-    ends of a transport are to be checked. Every identity is served. What the listener's
-    side says of connections that failed is added to an error of the body as notes.
+    Gives what opens an endpoint, so it is what the maker of :func:`check_transport` needs
+    where both ends of a transport are to be checked. Every identity is served. The probe
+    can vanish: its connections end, and the listener goes on. What the listener's side says
+    of connections that failed is added to an error of the body as notes.
     """
-    complaints: list[str] = []
-
-    def admit(identity: str) -> Admission:
-        endpoint = Endpoint(ProbeStorage(), name="probe", call_timeout_seconds=math.inf)
-        return Admission(endpoint=endpoint, policy=PeerPolicy(identity=identity))
-
-    def listen(visit: Admitted | Left) -> None:
-        if isinstance(visit, Left) and visit.problem is not None:
-            complaints.append(f"at the listener, {visit.address}: {visit.problem.message}")
-
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
-        reception = Reception(nursery, admit, limits=Limits(), service=Service(), tell=listen)
+        far_end = _FarEnd(nursery)
         try:
-            await nursery.start(listener.serve, reception.welcome)
-            async with transport.open_endpoint(_CONTEXT) as endpoint:
-                yield endpoint
+            await nursery.start(listener.serve, far_end.welcome)
+            yield partial(transport.open_endpoint, _CONTEXT)
         except Exception as error:  # noqa: BLE001  (raised below, outside the nursery)
             failed = error
-            for complaint in complaints:
+            for complaint in far_end.complaints:
                 failed.add_note(complaint)
         nursery.cancel_scope.cancel()
     if failed is not None:
         raise failed
+
+
+@attrs.define(eq=False)
+class _FarEnd:
+    """A probe for each connection that a listener accepts; all of them vanish at once."""
+
+    nursery: trio.Nursery
+    complaints: list[str] = attrs.field(init=False, factory=list)
+    """What went wrong with connections."""
+    _lives: set[trio.CancelScope] = attrs.field(init=False, factory=set)
+
+    def welcome(self, caller: Caller) -> None:
+        self.nursery.start_soon(self._attend, caller)
+
+    async def _attend(self, caller: Caller) -> None:
+        async with trio.open_nursery() as life:
+            self._lives.add(life.cancel_scope)
+            Reception(
+                life, self._admit, limits=Limits(), service=Service(), tell=self._listen
+            ).welcome(caller)
+        self._lives.discard(life.cancel_scope)
+
+    def _admit(self, identity: str) -> Admission:
+        probe = ProbeStorage(vanish=self._vanish)
+        endpoint = Endpoint(probe, name="probe", call_timeout_seconds=math.inf)
+        return Admission(endpoint=endpoint, policy=PeerPolicy(identity=identity))
+
+    def _vanish(self) -> None:
+        for life in self._lives:
+            life.cancel()
+
+    def _listen(self, visit: Admitted | Left) -> None:
+        if isinstance(visit, Left) and visit.problem is not None:
+            self.complaints.append(f"at the listener, {visit.address}: {visit.problem.message}")
 
 
 _CONTEXT = EndpointContext(

@@ -59,7 +59,13 @@ async def check_storage(
         STORAGE_LAWS,
         maker,
         begin=begin,
-        lacks=lambda trial, capability: not getattr(trial.capabilities, capability),
+        lacks=_lacks,
         deviations=declared,
         laws=laws,
     )
+
+
+def _lacks(trial: StorageTrial, capability: str) -> str | None:
+    if getattr(trial.capabilities, capability):
+        return None
+    return f"{capability} is not among its capabilities"

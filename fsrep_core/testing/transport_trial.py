@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 import trio
 
-from fsrep_core.errors import FsrepError
+from fsrep_core.errors import ConnectivityError, FsrepError
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.testing.laws import Deviations, LawBroken, bounded
 from fsrep_core.testing.probe import STATE, Behaviour, ProbeState, ProbeStream
@@ -27,12 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
     from fsrep_core.streams import ByteStream
+    from fsrep_core.testing.laws import Law
     from fsrep_core.values import ReceiveResponse
 
-__all__ = ["BUFFER_LIMIT_BYTES", "VERSION", "TransportMaker", "TransportTrial"]
+__all__ = [
+    "BUFFER_LIMIT_BYTES",
+    "VERSION",
+    "CallerError",
+    "EndpointOpener",
+    "TransportMaker",
+    "TransportTrial",
+]
 
-TransportMaker: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
+EndpointOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 """Opens an endpoint that reaches a :class:`~fsrep_core.testing.ProbeStorage`."""
+
+TransportMaker: TypeAlias = Callable[[], AbstractAsyncContextManager[EndpointOpener]]
+"""Gives a way to such endpoints for as long as its context."""
 
 VERSION = Version(VersionKind.SNAPSHOT, "snäp", "guid-1", 5, 1.5e9)
 BUFFER_LIMIT_BYTES = 32 << 20
@@ -42,13 +53,34 @@ _POLL_SECONDS = 0.05
 _STILL_POLLS = 5
 
 
+class CallerError(Exception):
+    """What the caller of an endpoint raises: nothing that a transport knows."""
+
+
 @attrs.define(eq=False)
 class TransportTrial:
     """An endpoint, and the usual ways to ask it."""
 
     law: str
     endpoint: Endpoint
+    open_endpoint: EndpointOpener
     deviations: Deviations
+    can_vanish: bool = False
+    """Whether the far end can."""
+
+    @classmethod
+    async def begin(
+        cls,
+        law: Law[TransportTrial],
+        plugin: object,
+        open_endpoint: EndpointOpener,
+        deviations: Deviations,
+    ) -> TransportTrial:
+        """Bind an endpoint, and learn what its far end can do where the law needs to know."""
+        trial = cls(law.name, _bound(plugin), open_endpoint, deviations)
+        if law.needs is not None:
+            trial.can_vanish = (await trial.state()).can_vanish
+        return trial
 
     def broken(self, message: str) -> LawBroken:
         """Make the error that says this law is broken."""
@@ -62,6 +94,12 @@ class TransportTrial:
     def bounded(self, what: str) -> AbstractAsyncContextManager[None]:
         """Break the law where the body takes longer than the deviations allow."""
         return bounded(self.law, what, self.deviations.time_limit_seconds)
+
+    @asynccontextmanager
+    async def another(self) -> AsyncIterator[TransportTrial]:
+        """Open another endpoint beside this one, for the same law."""
+        async with self.open_endpoint() as plugin:
+            yield attrs.evolve(self, endpoint=_bound(plugin))
 
     @asynccontextmanager
     async def stream(self, **behaviour: int | str | bool) -> AsyncIterator[ByteStream]:
@@ -95,6 +133,19 @@ class TransportTrial:
                 await trio.sleep(_POLL_SECONDS)
         raise AssertionError  # bounded() has raised
 
+    async def reach_again(
+        self, when: str, call: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """Break the law unless a call gets through, at once or soon."""
+        async with self.bounded(f"reaching the far end again {when}"):
+            while True:
+                try:
+                    await (call or self.state)()
+                except ConnectivityError:
+                    await trio.sleep(_POLL_SECONDS)
+                else:
+                    return
+
     async def settled(self, measure: Callable[[], Awaitable[int]]) -> int:
         """Wait until a number does not change any more, and give it."""
         async with self.bounded("waiting until nothing moves"):
@@ -119,6 +170,16 @@ class TransportTrial:
             size_bytes += len(piece)
         return size_bytes, hasher.hexdigest()
 
+    def require_exact(self, found: tuple[int, str], seed: int, size_bytes: int) -> None:
+        """Break the law unless what was read is so many bytes of a seed."""
+        self.require(
+            found[0] == size_bytes, f"{found[0]} bytes of a stream of {size_bytes} arrived"
+        )
+        self.require(
+            found[1] == ProbeStream.digest(seed, size_bytes),
+            f"other bytes than those of a stream of {size_bytes} arrived",
+        )
+
     async def expect_error(self, what: str, call: Callable[[], Awaitable[object]]) -> FsrepError:
         """Break the law unless a call raises an error of ours, in bounded time."""
         try:
@@ -140,6 +201,10 @@ class TransportTrial:
 
 
 _FACTS = ("kind", "message", "temporary", "local", "hint")
+
+
+def _bound(plugin: object) -> Endpoint:
+    return Endpoint(plugin, name="endpoint of the kit")
 
 
 def send_request(filesystem: str, *, token: ResumeToken | None = None) -> SendRequest:

@@ -51,27 +51,35 @@ PAIRS = [lockstep_pair, socket_pair, pipe_pair, descriptor_pair]
 
 @asynccontextmanager
 async def remote(make_pair):
-    """Serve a probe, and reach it."""
+    """Serve a probe, and give a way to it."""
+    lives = set()
+
+    def vanish():
+        for life in lives:
+            life.cancel()
 
     def admit(_hello):
-        endpoint = Endpoint(ProbeStorage(), name="storage", call_timeout_seconds=float("inf"))
+        probe = ProbeStorage(vanish)
+        endpoint = Endpoint(probe, name="storage", call_timeout_seconds=float("inf"))
         return Admission(endpoint=endpoint, policy=PeerPolicy(identity="kit"))
 
     async with trio.open_nursery() as nursery:
 
         async def serve(stream):
-            with suppress(ConnectivityError):  # a client that leaves in the middle of a frame
+            # A client may leave in the middle of a frame.
+            with trio.CancelScope() as life, suppress(ConnectivityError):
+                lives.add(life)
                 await serve_connection(
                     stream, admit, peer_name="client", service=Service(timing=TIMING)
                 )
+            lives.discard(life)
 
         async def connect():
             here, there = make_pair()
             nursery.start_soon(serve, there)
             return here
 
-        async with open_remote_endpoint(connect, peer_name="server", timing=TIMING) as endpoint:
-            yield endpoint
+        yield partial(open_remote_endpoint, connect, peer_name="server", timing=TIMING)
 
 
 @pytest.mark.parametrize("make_pair", PAIRS)

@@ -86,9 +86,15 @@ class Detour:
     patience_seconds: float = 20.0
     passed: dict[str, int] = attrs.field(factory=lambda: {"up": 0, "down": 0})
     struck: bool = False
+    _passages: list[_Passage] = attrs.field(factory=list)
     _served: int = 0
     """The connections that the server has not ended."""
     _server_left: trio.Event = attrs.field(factory=trio.Event)
+
+    def reset(self):
+        """Reset every connection, whatever has passed."""
+        for passage in self._passages:
+            passage.reset()
 
     @asynccontextmanager
     async def open(self, host, port):
@@ -112,6 +118,7 @@ class Detour:
     async def _pass_on(self, host, port, near):
         far = await trio.open_tcp_stream(host, port)
         passage = _Passage({"up": far, "down": near})
+        self._passages.append(passage)
         self._served += 1
         try:
             async with trio.open_nursery() as nursery:
@@ -121,6 +128,7 @@ class Detour:
                 nursery.cancel_scope.cancel()
         finally:
             passage.close()
+            self._passages.remove(passage)
 
     def _leave(self):
         self._served -= 1

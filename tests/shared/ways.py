@@ -29,7 +29,7 @@ from fsrep_ssh import Ssh, SshConfig
 from fsrep_tls.config import TlsConfig
 from fsrep_tls.dialing import TlsTransport
 
-__all__ = ["WAYS", "over_ssh", "over_tls", "reach"]
+__all__ = ["WAYS", "over_ssh", "over_tls", "reach", "way_by_ssh", "way_by_tls"]
 
 RELAY = """\
 import os, socket, sys, threading
@@ -90,8 +90,8 @@ def in_time(transport_class, timing):
 
 
 @asynccontextmanager
-async def over_ssh(scene, storage, *, detour=straight, timing=None):
-    """Reach a storage of this process through a real ssh and a real sshd.
+async def way_by_ssh(scene, storage, *, detour=straight, timing=None):
+    """Give what opens an endpoint that reaches a storage through a real ssh and a real sshd.
 
     :param detour: takes the server's address, and gives the one to connect to
     :param timing: of both ends
@@ -119,19 +119,17 @@ async def over_ssh(scene, storage, *, detour=straight, timing=None):
             options = scene.options(command=shlex.join(words), host=host, port=via)
             options["options"].append(f"HostKeyAlias=[127.0.0.1]:{port}")
             config = structure_options(SshConfig, options, "")
-            transport = in_time(Ssh, timing)(config)
-            async with in_this_process(transport, storage) as endpoint:
-                yield endpoint
+            yield partial(in_this_process, in_time(Ssh, timing)(config), storage)
             nursery.cancel_scope.cancel()
     finally:
         path.unlink()
 
 
 @asynccontextmanager
-async def over_tls(  # noqa: PLR0913  (each is what some test varies)
+async def way_by_tls(  # noqa: PLR0913  (each is what some test varies)
     kit, hosts, storage, *, address="127.0.0.1", detour=straight, timing=None
 ):
-    """Reach a storage of this process over TLS on loopback. Options as with ssh."""
+    """Give what opens an endpoint over TLS on loopback. Options as with ssh."""
     admissions = {CLIENT: admission_to(storage)}
     async with (
         kit.serving(hosts, admissions, address=address, timing=timing or TIMING) as server,
@@ -139,8 +137,21 @@ async def over_tls(  # noqa: PLR0913  (each is what some test varies)
     ):
         options = {"host": host, "port": port, "server_name": "localhost"}
         config = TlsConfig(**options, **hosts.files(CLIENT))
-        async with in_this_process(in_time(TlsTransport, timing)(config), storage) as endpoint:
-            yield endpoint
+        yield partial(in_this_process, in_time(TlsTransport, timing)(config), storage)
+
+
+@asynccontextmanager
+async def over_ssh(*arguments, **options):
+    """Reach a storage of this process by ssh."""
+    async with way_by_ssh(*arguments, **options) as open_endpoint, open_endpoint() as endpoint:
+        yield endpoint
+
+
+@asynccontextmanager
+async def over_tls(*arguments, **options):
+    """Reach a storage of this process by TLS."""
+    async with way_by_tls(*arguments, **options) as open_endpoint, open_endpoint() as endpoint:
+        yield endpoint
 
 
 WAYS = {

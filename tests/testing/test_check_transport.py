@@ -1,6 +1,8 @@
 """The kit on transports that keep the contract, and on ones with one defect each."""
 
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import ClassVar
 
 import attrs
 import pytest
@@ -12,46 +14,63 @@ from fsrep_core import (
     EndpointContext,
     FsrepError,
     InterruptedStreamError,
+    InvalidRequestError,
+    SendRequest,
     Side,
     StorageChoice,
     StorageError,
     hookimpl,
 )
 from fsrep_core.testing import TRANSPORT_LAWS, LawBroken, ProbeStorage, check_transport
+from fsrep_core.testing.probe import Behaviour
+from fsrep_core.testing.transport_trial import VERSION
 from fsrep_fake import FakeTransport, Fault
 from fsrep_local_pipe import LocalPipe, LocalPipeConfig
 
-CONTEXT = EndpointContext(
-    job="kit",
-    side=Side.SENDER,
-    storage=StorageChoice(name="probe", options={}, create=ProbeStorage),
-)
+
+@asynccontextmanager
+async def over_fake(*script):
+    transport = FakeTransport(script)
+    yield partial(transport.reach, ProbeStorage(vanish=transport.cut))
 
 
-def transport_maker(make_transport):
-    @asynccontextmanager
-    async def maker():
-        async with make_transport().open_endpoint(CONTEXT) as endpoint:
-            yield endpoint
-
-    return maker
+@asynccontextmanager
+async def over_local_pipe():
+    choice = StorageChoice(name="probe", options={}, create=ProbeStorage)
+    context = EndpointContext(job="kit", side=Side.SENDER, storage=choice)
+    yield partial(LocalPipe(LocalPipeConfig()).open_endpoint, context)
 
 
 @pytest.mark.parametrize("law", TRANSPORT_LAWS)
-@pytest.mark.parametrize(
-    "make_transport",
-    [
-        pytest.param(FakeTransport, id="fake"),
-        pytest.param(lambda: LocalPipe(LocalPipeConfig()), id="local-pipe"),
-    ],
-)
-async def test_the_bundled_transport_keeps(make_transport, law, autojump_clock):
-    verdict = await check_transport(transport_maker(make_transport), laws=[law])
+async def test_the_fake_keeps(law, autojump_clock):
+    verdict = await check_transport(over_fake, laws=[law])
 
     assert verdict.kept == (law,)
 
 
+@pytest.mark.parametrize("law", [law for law, each in TRANSPORT_LAWS.items() if not each.needs])
+async def test_local_pipe_keeps(law, autojump_clock):
+    verdict = await check_transport(over_local_pipe, laws=[law])
+
+    assert verdict.kept == (law,)
+
+
+async def test_laws_of_a_far_end_that_vanishes_need_one_that_can():
+    laws = [law for law, each in TRANSPORT_LAWS.items() if each.needs]
+
+    verdict = await check_transport(over_local_pipe, laws=laws)
+
+    assert verdict.kept == ()
+    reason = "the probe at the far end has no way to vanish"
+    assert verdict.not_applicable == dict.fromkeys(laws, reason)
+    with pytest.raises(InvalidRequestError, match="no way to vanish"):
+        await ProbeStorage().size_estimate(
+            SendRequest(job="kit", filesystem=Behaviour(then="vanish").name, to_version=VERSION)
+        )
+
+
 MUTANTS = []
+PRECISE_MUTANTS = []
 
 
 def breaks(*laws):
@@ -64,8 +83,29 @@ def breaks(*laws):
     return add
 
 
+def breaks_only(law):
+    """Declare which law names a defect, and that all others are kept."""
+
+    def add(mutant):
+        PRECISE_MUTANTS.append(pytest.param(mutant, law, id=mutant.__name__))
+        return mutant
+
+    return add
+
+
 class Direct(ProbeStorage):
     """A way without a defect: the storage itself."""
+
+    @classmethod
+    @asynccontextmanager
+    async def way(cls):
+        """Give what opens an endpoint."""
+        yield cls.opened
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls):
+        yield cls()
 
 
 @attrs.define(eq=False)
@@ -470,6 +510,265 @@ class WrapsErrorsInGroups(Direct):
             yield response
 
 
+# Vanishing
+
+
+class FarEndGoneError(ConnectivityError):
+    pass
+
+
+class Mortal(Direct):
+    """A way without a defect to a far end that can vanish."""
+
+    def __init__(self):
+        super().__init__(vanish=self.end)
+        self.connections = set()
+
+    def end(self):
+        for connection in self.connections:
+            connection.cancel()
+
+    @asynccontextmanager
+    async def connection(self):
+        with trio.CancelScope() as scope:
+            self.connections.add(scope)
+            try:
+                yield
+            finally:
+                self.connections.discard(scope)
+        if scope.cancelled_caught:
+            raise self.lost()
+
+    def lost(self):
+        return FarEndGoneError("the far end is gone")
+
+    @hookimpl
+    async def inventory(self, request):
+        async with self.connection():
+            return await ProbeStorage.inventory(self, request)
+
+    @hookimpl
+    async def size_estimate(self, request):
+        async with self.connection():
+            return await ProbeStorage.size_estimate(self, request)
+
+    @hookimpl
+    @asynccontextmanager
+    async def send(self, request):
+        async with ProbeStorage.send(self, request) as response:
+            yield attrs.evolve(response, stream=self.Stream(response.stream, self))
+
+    @hookimpl
+    async def receive(self, request, stream):
+        async with self.connection():
+            return await ProbeStorage.receive(self, request, stream)
+
+    @attrs.define(eq=False)
+    class Stream(Passing):
+        way: "Mortal"
+
+        async def receive_some(self, max_bytes):
+            async with self.way.connection():
+                return await self.inner.receive_some(max_bytes)
+
+
+@breaks_only("a_call_ends_when_its_far_end_vanishes")
+class WaitsForAnAnswerThatNobodyGives(Mortal):
+    @hookimpl
+    async def size_estimate(self, request):
+        try:
+            async with self.connection():
+                return await ProbeStorage.size_estimate(self, request)
+        except FarEndGoneError:
+            await trio.sleep_forever()
+
+
+@breaks_only("a_call_ends_when_its_far_end_vanishes")
+class SaysThatTryingAgainIsNoUse(Mortal):
+    @hookimpl
+    async def size_estimate(self, request):
+        try:
+            async with self.connection():
+                return await ProbeStorage.size_estimate(self, request)
+        except FarEndGoneError as error:
+            raise ConnectivityError(error.message, temporary=False) from error
+
+
+@breaks_only("a_sent_stream_is_cut_when_its_far_end_vanishes")
+class TakesAVanishedFarEndForTheEnd(Mortal):
+    class Stream(Mortal.Stream):
+        gone = False
+
+        async def receive_some(self, max_bytes):
+            try:
+                return await super().receive_some(max_bytes)
+            except FarEndGoneError:
+                self.gone = True
+                return b""
+
+        async def finish(self):
+            if not self.gone:
+                await self.inner.finish()
+
+
+@breaks_only("a_receive_ends_when_its_far_end_vanishes")
+class BlamesTheFilesystem(Mortal):
+    @hookimpl
+    async def receive(self, request, stream):
+        try:
+            async with self.connection():
+                return await ProbeStorage.receive(self, request, stream)
+        except FarEndGoneError as error:
+            raise InterruptedStreamError("the stream was cut") from error
+
+
+@breaks_only("a_receive_ends_when_its_far_end_vanishes")
+class ReadsOnWhenNobodyReceives(Mortal):
+    @hookimpl
+    async def receive(self, request, stream):
+        try:
+            async with self.connection():
+                return await ProbeStorage.receive(self, request, stream)
+        except FarEndGoneError:
+            for _ in range(1000):
+                await stream.receive_some(1 << 16)
+            raise
+
+
+@breaks_only("a_far_end_that_vanished_is_reached_again")
+class KeepsConnectionsThatAreDead(Mortal):
+    """One that was idle when the far end vanished is used again, and again."""
+
+    def __init__(self):
+        super().__init__()
+        self.streams = self.most_streams = 0
+        self.dead = False
+
+    def end(self):
+        super().end()
+        self.dead = self.most_streams > 1
+
+    @asynccontextmanager
+    async def connection(self):
+        if self.dead:
+            raise self.lost()
+        async with super().connection():
+            yield
+
+    @hookimpl
+    @asynccontextmanager
+    async def send(self, request):
+        self.streams += 1
+        self.most_streams = max(self.streams, self.most_streams)
+        try:
+            async with super().send(request) as response:
+                yield response
+        finally:
+            self.streams -= 1
+
+
+# Closing
+
+
+@breaks_only("a_stream_that_has_ended_stays_ended")
+class WaitsForBytesAfterTheEnd(SendMutant):
+    class Stream(Passing):
+        ended = False
+
+        async def receive_some(self, max_bytes):
+            if self.ended:
+                await trio.sleep_forever()
+            piece = await self.inner.receive_some(max_bytes)
+            self.ended = not piece
+            return piece
+
+
+@breaks_only("a_stream_that_has_ended_stays_ended")
+class VouchesOnceItsErrorIsTold(SendMutant):
+    class Stream(Passing):
+        told = False
+
+        async def receive_some(self, max_bytes):
+            try:
+                return await self.inner.receive_some(max_bytes)
+            except FsrepError:
+                self.told = True
+                raise
+
+        async def finish(self):
+            if not self.told:
+                self.told = True
+                await self.inner.finish()
+
+
+@breaks_only("a_send_that_has_failed_is_left_quietly")
+class TellsAnErrorTwice(Direct):
+    @hookimpl
+    @asynccontextmanager
+    async def send(self, request):
+        errors = []
+
+        class Stream(Passing):
+            async def receive_some(self, max_bytes):
+                try:
+                    return await self.inner.receive_some(max_bytes)
+                except FsrepError as error:
+                    errors.append(error)
+                    raise
+
+        async with ProbeStorage.send(self, request) as response:
+            yield attrs.evolve(response, stream=Stream(response.stream))
+        if errors:
+            raise errors[0]
+
+
+@breaks_only("an_error_leaves_an_endpoint_as_it_is")
+class WrapsTheErrorsOfItsBody(Direct):
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls):
+        async with trio.open_nursery():
+            yield cls()
+
+
+@breaks_only("a_cancelled_endpoint_is_left_soon")
+class SaysGoodbyeAtItsLeisure(Direct):
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls):
+        try:
+            yield cls()
+        except trio.Cancelled:
+            with trio.move_on_after(100, shield=True):
+                await trio.sleep_forever()
+            raise
+
+
+@breaks_only("an_endpoint_outlives_another")
+class ClosesTheConnectionsOfOthers(Mortal):
+    everyone: ClassVar = []
+    closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls):
+        endpoint = cls()
+        cls.everyone.append(endpoint)
+        try:
+            yield endpoint
+        finally:
+            for each in cls.everyone:
+                each.closed = True
+            cls.everyone.clear()
+
+    @asynccontextmanager
+    async def connection(self):
+        if self.closed:
+            raise self.lost()
+        async with super().connection():
+            yield
+
+
 @pytest.fixture
 async def tidy():
     yield
@@ -479,18 +778,34 @@ async def tidy():
 
 @pytest.mark.parametrize(("mutant", "laws"), MUTANTS)
 async def test_a_defect_breaks_the_laws_that_name_it(mutant, laws, tidy, autojump_clock):
-    @asynccontextmanager
-    async def maker():
-        yield mutant()
-
     for law in laws:
         with pytest.raises(LawBroken) as caught:
-            await check_transport(maker, laws=[law])
+            await check_transport(mutant.way, laws=[law])
         assert caught.value.law == law
 
 
+@pytest.mark.parametrize(("mutant", "law"), PRECISE_MUTANTS)
+async def test_a_defect_breaks_the_law_that_names_it_and_no_other(mutant, law, autojump_clock):
+    broken = []
+    for each in TRANSPORT_LAWS:
+        try:
+            await check_transport(mutant.way, laws=[each])
+        except LawBroken as error:
+            broken.append(error.law)
+
+    assert broken == [law]
+
+
+@pytest.mark.parametrize("law", TRANSPORT_LAWS)
+async def test_a_way_without_a_defect_breaks_no_law(law, autojump_clock):
+    verdict = await check_transport(Mortal.way, laws=[law])
+
+    assert verdict.kept == (law,)
+
+
 def test_every_law_has_a_defect_that_breaks_it():
-    broken = set().union(*(mutant.values[1] for mutant in MUTANTS))
+    broken = {law for mutant in MUTANTS for law in mutant.values[1]}
+    broken |= {mutant.values[1] for mutant in PRECISE_MUTANTS}
 
     assert sorted(TRANSPORT_LAWS.keys() - broken) == []
 
@@ -508,9 +823,7 @@ def test_every_law_has_a_defect_that_breaks_it():
     ],
 )
 async def test_the_faults_of_the_fake_are_noticed(fault, law, autojump_clock):
-    maker = transport_maker(lambda: FakeTransport((fault,)))
-
     with pytest.raises(LawBroken) as caught:
-        await check_transport(maker, laws=[law])
+        await check_transport(partial(over_fake, fault), laws=[law])
 
     assert caught.value.law == law

@@ -59,7 +59,7 @@ class Door(StreamTransport, Listener):
 
 
 async def look(door):
-    async with reach_probe(door, door) as plugin:
+    async with reach_probe(door, door) as open_endpoint, open_endpoint() as plugin:
         return await Endpoint(plugin, name="probe").inventory(InventoryRequest(job="kit"))
 
 

@@ -10,7 +10,12 @@ import trio
 from fsrep_core.testing.laws import LawBook
 from fsrep_core.testing.probe import Behaviour, ProbeStream
 from fsrep_core.testing.tampering import HookedStream
-from fsrep_core.testing.transport_trial import BUFFER_LIMIT_BYTES, TransportTrial, endless
+from fsrep_core.testing.transport_trial import (
+    BUFFER_LIMIT_BYTES,
+    CallerError,
+    TransportTrial,
+    endless,
+)
 
 if TYPE_CHECKING:
     from fsrep_core.streams import ByteStream
@@ -159,18 +164,14 @@ async def an_error_of_the_caller_passes_through(trial: TransportTrial) -> None:
                 await _read_then_raise(trial, read_bytes)
             except BaseException as error:  # noqa: BLE001  (whatever came out is looked at)
                 found = error
-        trial.require(type(found) is _CallerError, f"it came out as {found!r}")
+        trial.require(type(found) is CallerError, f"it came out as {found!r}")
     await trial.require_idle("after sends were left by an error")
-
-
-class _CallerError(Exception):
-    """Nothing that a transport knows."""
 
 
 async def _read_then_raise(trial: TransportTrial, read_bytes: int) -> None:
     async with trial.stream(size_bytes=_SIZE_BYTES) as stream:
         await _read(stream, read_bytes)
-        raise _CallerError
+        raise CallerError
 
 
 async def _read_then_cancel(

@@ -38,7 +38,7 @@ async def every_byte_of_a_sent_stream_arrives(trial: TransportTrial) -> None:
         ):
             found = await trial.read(stream)
             await stream.finish()
-        _require_exact(trial, found, seed, size_bytes)
+        trial.require_exact(found, seed, size_bytes)
 
 
 @LAWS.law()
@@ -49,7 +49,7 @@ async def every_byte_of_a_received_stream_arrives(trial: TransportTrial) -> None
             answer = await trial.receive(
                 ProbeStream(Behaviour(size_bytes=size_bytes, seed=seed)), size_bytes=-1
             )
-        _require_exact(trial, (int(answer.warnings[0]), answer.warnings[1]), seed, size_bytes)
+        trial.require_exact((int(answer.warnings[0]), answer.warnings[1]), seed, size_bytes)
 
 
 @LAWS.law()
@@ -63,7 +63,7 @@ async def a_stream_can_be_read_in_any_pieces(trial: TransportTrial) -> None:
         ):
             found = await trial.read(stream, max_bytes=max_bytes)
             await stream.finish()
-        _require_exact(trial, found, 9, size_bytes)
+        trial.require_exact(found, 9, size_bytes)
 
 
 @LAWS.law()
@@ -155,12 +155,12 @@ async def streams_run_side_by_side(trial: TransportTrial) -> None:
         async with trial.stream(size_bytes=size_bytes, seed=seed) as stream:
             found = await trial.read(stream)
             await stream.finish()
-        _require_exact(trial, found, seed, size_bytes)
+        trial.require_exact(found, seed, size_bytes)
 
     async def receive(seed: int) -> None:
         stream: ByteStream = ProbeStream(Behaviour(size_bytes=size_bytes, seed=seed))
         answer = await trial.receive(stream, size_bytes=-1)
-        _require_exact(trial, (int(answer.warnings[0]), answer.warnings[1]), seed, size_bytes)
+        trial.require_exact((int(answer.warnings[0]), answer.warnings[1]), seed, size_bytes)
 
     async with (
         trial.bounded("eight streams at once"),
@@ -175,13 +175,3 @@ async def streams_run_side_by_side(trial: TransportTrial) -> None:
         await trial.read(held)
         await held.finish()
     await trial.require_idle("after all streams ended")
-
-
-def _require_exact(
-    trial: TransportTrial, found: tuple[int, str], seed: int, size_bytes: int
-) -> None:
-    trial.require(found[0] == size_bytes, f"{found[0]} bytes of a stream of {size_bytes} arrived")
-    trial.require(
-        found[1] == ProbeStream.digest(seed, size_bytes),
-        f"other bytes than those of a stream of {size_bytes} arrived",
-    )
