@@ -56,9 +56,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of every package, of this file, and of plugins as strangers write them."""
+    """Types of packages, benchmarks and this file, and of plugins as strangers write them."""
     session.install(".", *group("types"))
-    session.run("mypy", *(f"--package={package}" for package in PACKAGES))
+    session.run("mypy", *(f"--package={package}" for package in [*PACKAGES, "bench"]))
     session.run("mypy", "noxfile.py")
     with session.chdir("tests/typing"):
         session.run("mypy", "--config-file=mypy.ini", ".")

@@ -12,10 +12,11 @@ from bench.latency import make_history
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.remote.policy import PeerPolicy
 from fsrep_core.runtime.remote.server import Admission, Admit, serve_connection
-from fsrep_core.wire import Hello
 from fsrep_fake import MemoryStorage, MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fsrep_core.wire import Hello
 
 
@@ -42,7 +43,7 @@ async def echo(stream: trio.SocketStream) -> None:
 async def main(steps: int) -> None:
     """Print the ports; serve until standard input ends."""
     pulled, _ = make_history("there", steps)
-    handlers = [
+    handlers: list[Callable[[trio.SocketStream], Awaitable[None]]] = [
         partial(serve, admitting(MemoryStore("pushed"))),
         partial(serve, admitting(pulled)),
         echo,

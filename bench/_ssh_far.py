@@ -21,10 +21,11 @@ from fsrep_core import (
 from fsrep_core.ops.commands.endpoint import serve, take_standard_streams
 from fsrep_core.runtime.binding import HOOK_NAMES, Endpoint
 from fsrep_core.runtime.remote.policy import PeerPolicy
-from fsrep_core.runtime.remote.server import Admission
+from fsrep_core.runtime.remote.server import Admission, Service
 
 if TYPE_CHECKING:
     from fsrep_core import ByteStream
+    from fsrep_core.wire import Hello
 
 TAKER = ("dd", "of=/dev/null", "bs=1M", "status=none")
 
@@ -59,8 +60,11 @@ for name in HOOK_NAMES:
         setattr(Sink, name, hookimpl(refuse))
 
 
-if __name__ == "__main__":
-    admission = Admission(
+def admit(_hello: Hello) -> Admission:
+    return Admission(
         endpoint=Endpoint(Sink(), name="sink"), policy=PeerPolicy(identity=str(os.getuid()))
     )
-    trio.run(serve, *take_standard_streams(), lambda _hello: admission)
+
+
+if __name__ == "__main__":
+    trio.run(serve, *take_standard_streams(), admit, Service())

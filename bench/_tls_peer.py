@@ -41,6 +41,8 @@ from fsrep_tls.dialing import TlsTransport
 from fsrep_tls.listening import TlsListener
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from fsrep_core import ByteStream, Caller
 
 PIECE_BYTES = MIB
@@ -115,7 +117,10 @@ async def serve_fsrep(directory: Path, _size_mib: int) -> None:
             await serve_connection(identified.stream, lambda _: admission, peer_name="client")
             nursery.cancel_scope.cancel()
 
-        addresses = await nursery.start(listener.serve, partial(nursery.start_soon, attend))
+        def welcome(caller: Caller) -> None:
+            nursery.start_soon(attend, caller)
+
+        addresses = await nursery.start(listener.serve, welcome)
         say(addresses[0].rpartition(":")[2])
 
 
@@ -203,7 +208,7 @@ async def send_ssl_stream(directory: Path, size_mib: int, port: int) -> None:
     say(cpu_seconds() - spent_before)
 
 
-PEERS = {
+PEERS: Mapping[tuple[str, str], Callable[..., Awaitable[None]]] = {
     ("fsrep", "serve"): serve_fsrep,
     ("fsrep", "send"): send_fsrep,
     ("ssl-stream", "serve"): serve_ssl_stream,

@@ -216,8 +216,8 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         median = {
             way: statistics.median(each[place] for each in taken) for way, taken in seconds.items()
         }
-        for way, value in median.items():
-            figures[f"{name}_{way}_seconds"] = round(value, 3)
+        for chosen, value in median.items():
+            figures[f"{name}_{chosen}_seconds"] = round(value, 3)
         for other in ("shell", "btrbk", "shell_unsynced"):
             figures[f"ratio_{other}_{name}"] = round(median["fsrep"] / median[other], 3)
     figures["ratio_shell"] = figures["ratio_shell_full"]

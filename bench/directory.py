@@ -132,7 +132,8 @@ class Bench:
 
     def fsrep(self) -> None:
         """Replicate, as an operator does."""
-        command = [Path(sys.executable).with_name("fsrep"), "run", "--config", self.config]
+        fsrep = Path(sys.executable).with_name("fsrep")
+        command: list[str | Path] = [fsrep, "run", "--config", self.config]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def tar(self) -> None:
@@ -160,7 +161,8 @@ class Bench:
 
     def create(self, name: str) -> None:
         """Make a version on the sender."""
-        storage = DirectoryStorage(DirectoryConfig(root=str(self.live.parent)))
+        config = DirectoryConfig(root=str(self.live.parent))  # type: ignore[arg-type]
+        storage = DirectoryStorage(config)
         self.versions += 1
         request = CreateVersionRequest(job="bench", filesystems=("docs",), name=f"v{self.versions}")
         with self.timed(name):
