@@ -105,6 +105,11 @@ class Connection:
         return self.dialogue.idle
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        """What may be used here beyond the version of the wire: what both hellos name."""
+        return self.hello.capabilities & self.peer.capabilities if self.peer else frozenset()
+
+    @property
     def closed(self) -> bool:
         """This side has said its bye, behind which it may say nothing."""
         if self.role is Role.CLIENT:

@@ -79,7 +79,8 @@ class Hello:
 
     protocols: frozenset[int] = PROTOCOL_VERSIONS
     capabilities: frozenset[str] = frozenset()
-    """What this side can beyond the version of the wire; unknown ones are ignored."""
+    """What this side can beyond the version of the wire. One that the other side does not
+    name as well is not used; see :attr:`~fsrep_core.wire.Connection.capabilities`."""
     software: str
     """Such as ``fsrep 1.2.0``; for messages, never decided upon."""
     identity: str = ""

@@ -303,6 +303,26 @@ def test_the_hellos_agree_on_a_protocol():
     assert pair.client.buffered_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("of_client", "of_server", "common"),
+    [
+        ({"zip", "later"}, {"zip", "other"}, {"zip"}),
+        ({"zip"}, {"other"}, set()),
+        ({"zip"}, set(), set()),
+    ],
+)
+def test_only_what_both_sides_can_is_used(of_client, of_server, common):
+    client = Connection(Role.CLIENT, Hello(software="a", capabilities=frozenset(of_client)))
+    server = Connection(Role.SERVER, Hello(software="b", capabilities=frozenset(of_server)))
+    assert client.capabilities == server.capabilities == frozenset()
+
+    for end, peer in ((client, server), (server, client)):
+        end.feed(peer.send(peer.hello))
+        end.next_event()
+
+    assert client.capabilities == server.capabilities == common
+
+
 def test_a_peer_of_another_version_is_refused_by_both():
     pair = Pair()
     pair.server.hello = Hello(software="server 9", protocols=frozenset({9}))
