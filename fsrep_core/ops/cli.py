@@ -33,15 +33,15 @@ SHELLS = ("bash", "zsh", "fish")
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
-def _complete_jobs(_context: object, _parameter: object, incomplete: str) -> list[str]:
+def _complete_jobs(context: click.Context, _parameter: object, incomplete: str) -> list[str]:
     """Offer the job names of the configuration that would be read."""
-    import os
-
     from fsrep_core.errors import ConfigError
     from fsrep_core.ops.files import find_config, read_job_names
 
+    named: Path | None = context.params["config"]
     try:
-        names = read_job_names(find_config(None, os.environ))
+        # The shell hands over what is typed: no tilde has been expanded yet.
+        names = read_job_names(find_config(named and named.expanduser(), os.environ))
     except ConfigError:
         return []
     return [name for name in names if name.startswith(incomplete)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -422,13 +423,31 @@ def test_ctrl_c_before_anything_runs(fsrep, job, monkeypatch):
     assert (ended.status, ended.out) == (130, "")
 
 
-def test_job_names_are_completed(job):
-    from fsrep_core.ops.cli import _complete_jobs
+def complete(fsrep, monkeypatch, *words):
+    """Ask as the script of bash does; the last word is being typed."""
+    monkeypatch.setenv("_FSREP_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", shlex.join(["fsrep", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    return fsrep().out.split()
 
-    assert _complete_jobs(None, None, "do") == ["documents"]
-    assert _complete_jobs(None, None, "x") == []
+
+def test_job_names_are_completed(fsrep, job, monkeypatch):
+    assert complete(fsrep, monkeypatch, "run", "do") == ["plain,documents"]
+    assert complete(fsrep, monkeypatch, "run", "x") == []
     job.config.write_text("not toml")
-    assert _complete_jobs(None, None, "") == []
+    assert complete(fsrep, monkeypatch, "run", "") == []
+
+
+@pytest.mark.parametrize("option", ["-c other.toml", "--config=other.toml", "-c ~/other.toml"])
+def test_job_names_are_those_of_the_file_that_is_named(fsrep, job, monkeypatch, option):
+    monkeypatch.setenv("HOME", str(job.root))
+    other = job.config.read_text().replace('"documents"', '"elsewhere"')
+    (job.root / "other.toml").write_text(other)
+    names = complete(fsrep, monkeypatch, "versions", *option.split(), "")
+    missing = complete(fsrep, monkeypatch, "versions", "-c", "missing.toml", "")
+
+    assert names == ["plain,elsewhere"]
+    assert missing == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
