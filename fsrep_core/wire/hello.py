@@ -44,8 +44,8 @@ PROTOCOL_VERSIONS = frozenset({1})
 HELLO_LIMIT_BYTES = 1 << 16
 _LENGTH = struct.Struct(">I")
 _PREFIX_BYTES = len(MAGIC) + _LENGTH.size
-_WORD_LIMIT = 256
-_LIST_LIMIT = 64
+WORD_LIMIT = 256
+LIST_LIMIT = 64
 _QUOTE_LIMIT_BYTES = 120
 
 _STRANGERS: Mapping[bytes, str] = MappingProxyType(
@@ -213,8 +213,8 @@ def _read_ask(fields: Any) -> StorageAsk | None:  # noqa: ANN401  (as JSON gave 
 
 def _read_word(fields: dict[str, Any], key: str) -> str:
     word = fields.get(key)
-    if not isinstance(word, str) or len(word) > _WORD_LIMIT or not is_printable(word):
-        raise MalformedError(f"{key} is not a word of at most {_WORD_LIMIT} printable characters")
+    if not isinstance(word, str) or len(word) > WORD_LIMIT or not is_printable(word):
+        raise MalformedError(f"{key} is not a word of at most {WORD_LIMIT} printable characters")
     return word
 
 
@@ -222,9 +222,9 @@ def _read_list(fields: dict[str, Any], key: str, kind: type) -> list[Any]:
     items = fields.get(key)
     if (
         not isinstance(items, list)
-        or len(items) > _LIST_LIMIT
+        or len(items) > LIST_LIMIT
         or any(type(item) is not kind for item in items)
-        or any(isinstance(item, str) and len(item) > _WORD_LIMIT for item in items)
+        or any(isinstance(item, str) and len(item) > WORD_LIMIT for item in items)
     ):
-        raise MalformedError(f"{key} is not a list of at most {_LIST_LIMIT} {kind.__name__}")
+        raise MalformedError(f"{key} is not a list of at most {LIST_LIMIT} {kind.__name__}")
     return items
