@@ -73,7 +73,7 @@ class Link:
         return self.wire.idle and not self.torn and self.failure is None
 
     async def greet(self) -> None:
-        """Exchange the hellos.
+        """Exchange the hellos. A peer that is refused still gets ours, which tells it why.
 
         :raises WireError: the peer speaks something else, or no common version
         :raises ConnectivityError: the connection ended before that
@@ -85,7 +85,8 @@ class Link:
                 await self._next_event()
             except FsrepError as error:
                 failed = error
-                nursery.cancel_scope.cancel()
+                # Whoever speaks something else may not take it.
+                nursery.cancel_scope.deadline = trio.current_time() + self.timing.farewell_seconds
         if failed is not None:
             raise failed
 
