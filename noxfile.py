@@ -34,6 +34,9 @@ CORE_COVERAGE_PERCENT = 95
 ANYWHERE = "not btrfs and not zfs and not hosts"
 """The tests that need no filesystem of their own."""
 
+GUEST_SECONDS = 7200
+"""What all tests on ZFS may take in a guest that is only emulated."""
+
 EXAMPLE = Path("examples/fsrep-unix-socket")
 EXAMPLE_LINES_LIMIT = 80
 
@@ -152,7 +155,7 @@ def btrfs(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """Tests between hosts made of network namespaces: needs root, iproute2 and an sshd."""
     session.install(".", *group("test"))
-    posargs = session.posargs or SPREAD
+    posargs = session.posargs or [*SPREAD, "-n", "3"]  # they wait more than they work
     session.run("pytest", "-m", "hosts", *posargs, env=INSTALLED_ONLY)
 
 
@@ -160,8 +163,9 @@ def hosts(session: nox.Session) -> None:
 def zfs(session: nox.Session) -> None:
     """Tests on real OpenZFS: on this kernel's, or in a guest (``tests/zfs_guest/setup``)."""
     session.install(".", *group("test"))
-    pytest = ["pytest", "-m", "zfs", *session.posargs]
-    session.run("tests/zfs_guest/run", *pytest, env=INSTALLED_ONLY, external=True)
+    pytest = ["pytest", "-m", "zfs", *(session.posargs or SPREAD)]
+    guest = ["tests/zfs_guest/run", "--seconds", str(GUEST_SECONDS)]
+    session.run(*guest, *pytest, env=INSTALLED_ONLY, external=True)
 
 
 @nox.session
