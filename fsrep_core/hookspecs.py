@@ -91,7 +91,8 @@ class EndpointSpec:
         ``resumed`` tells whether the request's token was used.
 
         :raises VersionMissingError: a version of the request is gone
-        :raises StaleTokenError: the token means something else than the request
+        :raises StaleTokenError: the token means something else than the request, or cannot
+            be gone on from; unless that is temporary, the job's ``stale_token`` decides
         :raises FsrepError: from entering the context or from the stream
         """
 

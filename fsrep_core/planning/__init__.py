@@ -20,7 +20,7 @@ module          what it holds
 from fsrep_core.planning.filesystem import plan_filesystem
 from fsrep_core.planning.inventory import make_plan
 from fsrep_core.planning.patterns import check_pattern, parse_pattern, select_filesystems
-from fsrep_core.planning.plan import Conflict, ConflictKind, FilesystemPlan, Plan
+from fsrep_core.planning.plan import Conflict, ConflictKind, FilesystemPlan, Plan, TokenKey
 from fsrep_core.planning.policy import Base, Diverged, Initial, Policy, StaleToken, Steps
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Policy",
     "StaleToken",
     "Steps",
+    "TokenKey",
     "check_pattern",
     "make_plan",
     "parse_pattern",

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["plan_filesystem"]
 
 
-def plan_filesystem(
+def plan_filesystem(  # noqa: PLR0913  (what the rules need)
     sender: Filesystem,
     receiver: Filesystem | None,
     *,
     policy: Policy,
+    token_refusal: str | None = None,
     sender_capabilities: Capabilities,
     receiver_capabilities: Capabilities,
 ) -> FilesystemPlan:
@@ -43,6 +44,8 @@ def plan_filesystem(
 
     ``waits_for`` stays ``None``: only :func:`~fsrep_core.planning.make_plan` sees the
     other filesystems.
+
+    :param token_refusal: why a side would not go on from the receiver's token
     """
     unreadable = conflicts.find_unreadable(sender, receiver)
     if unreadable is not None:
@@ -51,7 +54,7 @@ def plan_filesystem(
     conflict = next(_find_conflicts(sides, policy), None)
     if conflict is None and sides.later:
         batched = sender_capabilities.batched and receiver_capabilities.batched
-        misfit = _find_token_misfit(sides)
+        misfit = _find_token_misfit(sides, token_refusal)
         steps = _choose_steps(sides, policy, misfit, batched=batched)
         formats = (sender_capabilities.stream_formats, receiver_capabilities.stream_formats)
         conflict = next(_find_obstacles(sides, steps, policy, misfit, formats), None)
@@ -102,11 +105,12 @@ def _find_conflicts(sides: Comparison, policy: Policy) -> Iterator[Conflict]:
         yield conflicts.diverged(sides.base, sides.newer)
 
 
-def _find_token_misfit(sides: Comparison) -> str | None:
+def _find_token_misfit(sides: Comparison, refusal: str | None) -> str | None:
     """Tell why the receiver's partial cannot be the first step; ``None`` = it can, or is none.
 
     It can be where its stream leads from the base to a later snapshot: anything else
-    would leave a gap, or has a base or a target that is gone.
+    would leave a gap, or has a base or a target that is gone. What a storage has refused
+    in this run is not asked for again.
     """
     token = sides.token
     if token is None:
@@ -118,7 +122,7 @@ def _find_token_misfit(sides: Comparison) -> str | None:
         return "the sender no longer has the snapshot that it would become"
     if sides.base is not None and sides.newer:
         return "the receiver's newer snapshots have to go first"
-    return None
+    return None if refusal is None else f"it was refused: {refusal}"
 
 
 def _choose_steps(

@@ -13,7 +13,7 @@ import attrs
 from fsrep_core.planning.conflicts import no_such_filesystem
 from fsrep_core.planning.filesystem import plan_filesystem
 from fsrep_core.planning.patterns import Selection, select
-from fsrep_core.planning.plan import FilesystemPlan, Plan
+from fsrep_core.planning.plan import FilesystemPlan, Plan, TokenKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,12 @@ __all__ = ["make_plan"]
 
 
 def make_plan(
-    sender: Inventory, receiver: Inventory, *, patterns: Sequence[str], policy: Policy
+    sender: Inventory,
+    receiver: Inventory,
+    *,
+    patterns: Sequence[str],
+    policy: Policy,
+    refused_tokens: Mapping[TokenKey, str] = {},
 ) -> Plan:
     """Plan every filesystem of the sender that the patterns select.
 
@@ -36,6 +41,7 @@ def make_plan(
     conflict if the sender has not what the patterns name without wildcards, or if it has
     nothing that they select while the receiver has versions of something.
 
+    :param refused_tokens: what was tried already and cannot be gone on from, and why
     :raises InvalidRequestError: a pattern cannot be used
     """
     senders = {each.name: each for each in sender.filesystems}
@@ -49,10 +55,13 @@ def make_plan(
         missing = {name for name in names if not _exists(receivers.get(name))}
     plans = []
     for name in names:
+        there = receivers.get(name)
+        token = there.resume_token if there is not None else None
         plan = plan_filesystem(
             senders[name],
-            receivers.get(name),
+            there,
             policy=policy,
+            token_refusal=refused_tokens.get((name, token.value)) if token is not None else None,
             sender_capabilities=sender.capabilities,
             receiver_capabilities=receiver.capabilities,
         )

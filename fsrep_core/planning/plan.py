@@ -7,12 +7,16 @@ out at once or made again, never kept.
 from __future__ import annotations
 
 import enum
+from typing import TypeAlias
 
 import attrs
 
 from fsrep_core.values import PlannedStep, Problem, Version
 
-__all__ = ["Conflict", "ConflictKind", "FilesystemPlan", "Plan"]
+__all__ = ["Conflict", "ConflictKind", "FilesystemPlan", "Plan", "TokenKey"]
+
+TokenKey: TypeAlias = tuple[str, str]
+"""Filesystem, and the value of its resume token."""
 
 
 class ConflictKind(enum.Enum):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 import trio
 
-from fsrep_core.errors import BrokenEndpointError, TimeoutExpiredError
+from fsrep_core.errors import BrokenEndpointError, StaleTokenError, TimeoutExpiredError
 from fsrep_core.events import FilesystemFinished, StepAborted, StepFinished, StepStarted
 from fsrep_core.machines.queue import WorkQueue
 from fsrep_core.machines.run import Run
 from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, StepFailed, StepState
+from fsrep_core.planning import TokenKey
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.classify import classify
 from fsrep_core.runtime.context import bind
@@ -73,8 +74,12 @@ class Attempt:
     """Whether the sender can say how big a step will be."""
     learned_sizes: dict[StepKey, int | None]
     """The estimates of this run so far; what is in here is not asked again."""
+    refused_tokens: dict[TokenKey, str] = attrs.field(repr=False)
+    """The tokens that a side would not go on from in this run, and why."""
     progressed: Callable[[], None]
     """Called when a step is completed."""
+    refused: set[str] = attrs.field(init=False, factory=set)
+    """Filesystems whose token was refused in this attempt; they have to be planned anew."""
     _queue: WorkQueue = attrs.field(init=False, factory=WorkQueue)
     _ended_by: Problem | None = attrs.field(init=False, default=None)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -129,7 +134,7 @@ class Attempt:
             self.narrator.filesystem(FilesystemFinished, replication)
 
     def _must_replan(self, replication: Replication) -> bool:
-        """Tell whether a resumed step was just completed and others would follow."""
+        """Tell whether a token was just completed and others would follow, or was refused."""
         return replication.filesystem in self.replan_after_first and not replication.completed
 
     def _fail_with_parent(self, replication: Replication) -> None:
@@ -150,7 +155,10 @@ class Attempt:
         self.narrator.filesystem(FilesystemFinished, replication)
 
     async def _advance_one_step(self, replication: Replication) -> Problem | None:
-        """Bring the first pending step to its end, or record why it stays."""
+        """Bring the first pending step to its end, or record why it stays.
+
+        :returns: the problem; ``None`` = there was none, or another plan knows a way around it
+        """
         step = replication.current_step
         assert step is not None  # noqa: S101  (only such are in the queue)
         label = step_label(replication.filesystem, step.planned)
@@ -163,7 +171,11 @@ class Attempt:
                     await self._do(replication, step, label)
         except Exception as error:  # noqa: BLE001  (classified; the caller decides)
             problem = classify(error)
-            replication.advance(StepFailed(problem))
+            if self._refuses_token(replication, step, problem):
+                replication.advance(StepFailed(attrs.evolve(problem, temporary=True)))
+                problem = None
+            else:
+                replication.advance(StepFailed(problem))
         except BaseException:
             self.narrator.step(StepAborted, replication, step)
             raise
@@ -172,6 +184,20 @@ class Attempt:
             self.progressed()
         self.narrator.step(StepFinished, replication, step)
         return problem
+
+    def _refuses_token(self, replication: Replication, step: Step, problem: Problem) -> bool:
+        """Note that a token is of no use, as only the storages can know before it is tried.
+
+        What says that it is temporary, such as a partial that has moved on, needs no more
+        than a fresh plan.
+        """
+        token = step.planned.resume_token
+        refuses = problem.kind == StaleTokenError.kind and problem.local and not problem.temporary
+        if token is None or not refuses:
+            return False
+        self.refused.add(replication.filesystem)
+        self.refused_tokens[replication.filesystem, token.value] = problem.message
+        return True
 
     async def _do(self, replication: Replication, step: Step, label: str) -> None:
         """Do what the step's state asks for, under the watchdog, and advance it."""

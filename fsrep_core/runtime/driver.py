@@ -8,6 +8,8 @@ the error is          what follows
 ====================  ==================================================
 local, temporary      this filesystem steps back, the others go on;
                       another attempt follows after a wait
+a refused token       this filesystem steps back, the others go on; another
+                      attempt follows at once, without that token
 local, permanent      this filesystem is given up, the others go on
 not local, temporary  the attempt ends; another follows after a wait
 not local, permanent  the run ends
@@ -43,7 +45,7 @@ from fsrep_core.machines.run import (
     summarize_failures,
 )
 from fsrep_core.machines.step import StepState
-from fsrep_core.planning import FilesystemPlan, Plan, make_plan
+from fsrep_core.planning import FilesystemPlan, Plan, TokenKey, make_plan
 from fsrep_core.runtime.attempt import Attempt, StepKey, step_key
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.classify import classify
@@ -84,6 +86,7 @@ class Driver:
     _waits_in_a_row: int = attrs.field(init=False, default=0)
     _partial_bytes: dict[str, int] = attrs.field(init=False, factory=dict)
     _learned_sizes: dict[StepKey, int | None] = attrs.field(init=False, factory=dict)
+    _refused_tokens: dict[TokenKey, str] = attrs.field(init=False, factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._machine = Run(self.settings.name)
@@ -133,6 +136,7 @@ class Driver:
                 receiver,
                 patterns=self.settings.filesystems,
                 policy=self.settings.policy,
+                refused_tokens=self._refused_tokens,
             )
         except Exception as error:  # noqa: BLE001  (classified, and decided upon here)
             self._try_again_or_fail(classify(error), PlanningFailed)
@@ -152,6 +156,7 @@ class Driver:
             ),
             estimates=sender.capabilities.estimates,
             learned_sizes=self._learned_sizes,
+            refused_tokens=self._refused_tokens,
             progressed=self._progressed,
         )
         self._advance(PlanMade())
@@ -168,7 +173,9 @@ class Driver:
         ended_by = await attempt.work()
         replications = self._machine.replications.values()
         to_retry = [each for each in replications if each.can_retry]
-        for_now = summarize_failures(to_retry)
+        for_now = summarize_failures(
+            each for each in to_retry if each.filesystem not in attempt.refused
+        )
         if ended_by is not None:
             self._try_again_or_fail(ended_by, AttemptFailed)
         elif for_now is not None:

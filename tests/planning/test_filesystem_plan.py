@@ -35,7 +35,15 @@ def history(text, *, first_order=10):
 
 
 def plan(  # noqa: PLR0913  (each test names the one or two that it is about)
-    sender, receiver, *, cursor=None, token=None, able=ABLE, taking=ABLE, **policy
+    sender,
+    receiver,
+    *,
+    cursor=None,
+    token=None,
+    token_refusal=None,
+    able=ABLE,
+    taking=ABLE,
+    **policy,
 ):
     """Plan; the receiver's orders have nothing to do with the sender's."""
     versions = history(sender) if isinstance(sender, str) else sender
@@ -48,6 +56,7 @@ def plan(  # noqa: PLR0913  (each test names the one or two that it is about)
         Filesystem(name="f", versions=versions, cursor=cursor),
         None if receiver is None else Filesystem(name="f", versions=received, resume_token=token),
         policy=Policy(**policy),
+        token_refusal=token_refusal,
         sender_capabilities=able,
         receiver_capabilities=taking,
     )
@@ -522,6 +531,18 @@ class TestResumeToken:
         made = plan("a b", "a", token=token, stale_token=StaleToken.FAIL)
 
         assert "no longer has" in conflict(made, ConflictKind.STALE_TOKEN).message
+
+    def test_refused_token_is_a_stale_one(self):
+        token = ResumeToken("t", to_guid="b", from_guid="a")
+        refused = {"token": token, "token_refusal": "too old"}
+
+        made = plan("a b", "a", **refused)
+        kept = plan("a b", "a", **refused, stale_token=StaleToken.FAIL)
+
+        assert made.steps[0].clear_resume_token
+        assert made.steps[0].resume_token is None
+        assert "away: it was refused: too old" in made.reasons[1]
+        assert "too old" in conflict(kept, ConflictKind.STALE_TOKEN).message
 
     def test_fitting_token_is_no_conflict(self):
         token = ResumeToken("t", to_guid="b", from_guid="a")

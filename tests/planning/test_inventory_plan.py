@@ -29,7 +29,7 @@ def filesystem(name, text="a", **more):
     return Filesystem(name=name, versions=versions(text), **more)
 
 
-def plan(sender, receiver=(), *, patterns=("**",), capabilities=NESTING, **policy):
+def plan(sender, receiver=(), *, patterns=("**",), capabilities=NESTING, refused=(), **policy):
     sender = [filesystem(each) if isinstance(each, str) else each for each in sender]
     receiver = [filesystem(each) if isinstance(each, str) else each for each in receiver]
     return make_plan(
@@ -37,6 +37,7 @@ def plan(sender, receiver=(), *, patterns=("**",), capabilities=NESTING, **polic
         Inventory(capabilities=capabilities, filesystems=tuple(receiver)),
         patterns=patterns,
         policy=Policy(**policy),
+        refused_tokens=dict(refused),
     )
 
 
@@ -60,6 +61,19 @@ def test_receivers_other_filesystems_are_none_of_our_business():
     made = plan(["a"], ["a", "z"])
 
     assert [each.filesystem for each in made.filesystems] == ["a"]
+
+
+def test_a_token_is_refused_by_its_filesystem_and_its_value():
+    sender = [filesystem(name, "a b") for name in "xyz"]
+    receiver = [
+        filesystem(name, "a", resume_token=ResumeToken(value, to_guid="b", from_guid="a"))
+        for name, value in [("x", "old"), ("y", "old"), ("z", "new")]
+    ]
+
+    made = plan(sender, receiver, refused=[(("x", "old"), "why"), (("z", "old"), "why")])
+
+    cleared = [each.steps[0].clear_resume_token for each in made.filesystems]
+    assert cleared == [True, False, False]
 
 
 def test_bad_pattern_is_refused():

@@ -23,6 +23,7 @@ from fsrep_core import (
     ReceiveResponse,
     SendResponse,
     SizeEstimate,
+    StaleTokenError,
     StorageError,
     VersionMissingError,
     hookimpl,
@@ -31,7 +32,7 @@ from fsrep_core import events as e
 from fsrep_core.machines import RunState, StepState
 from fsrep_core.machines import run as run_machine
 from fsrep_core.machines import step as step_machine
-from fsrep_core.planning import Diverged, Initial, Policy, Steps
+from fsrep_core.planning import Diverged, Initial, Policy, StaleToken, Steps
 from fsrep_core.runtime.attempt import STEP_ACTIONS, step_label
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.context import bound
@@ -166,9 +167,9 @@ class World:
         with trio.fail_after(HANGING_SECONDS):
             return await self.driver().run()
 
-    def driver(self, *observers):
+    def driver(self, *observers, **settings):
         return Driver(
-            JobSettings(name="job", policy=self.policy, **self.settings),
+            JobSettings(name="job", policy=self.policy, **{**self.settings, **settings}),
             Endpoint(self.sender, name="sender"),
             Endpoint(self.receiver, name="receiver"),
             Observers([self.recorder, *observers]),
@@ -981,6 +982,97 @@ async def test_a_growing_partial_is_progress(autojump_clock):
 
     assert report.status == "completed"
     assert trio.current_time() > 200
+
+
+def refuse_tokens(world):
+    """Let the sender refuse every token, as only it can know; give what it was asked with."""
+    asked = []
+
+    async def before(request):
+        await trio.lowlevel.checkpoint()
+        if request.resume_token is not None:
+            asked.append((request.filesystem, request.resume_token.value))
+            raise StaleTokenError("it was made by a newer release")
+
+    world.sender.before["send"] = before
+    return asked
+
+
+async def leave_partial(world, *names):
+    """Let a run be cut in the first stream of each filesystem."""
+    world.sender.after["send"] = gated(error=InterruptedStreamError("cut"), after_bytes=1200)
+    for name in names:
+        world.sender_store.change(name, b"x" * 5000)
+        world.sender_store.snapshot(name)
+    await world.driver(retry_for_seconds=0).run()
+    world.sender.after.clear()
+    assert all(world.receiver_store.filesystems[name].partial for name in names)
+
+
+async def test_a_token_that_the_sender_refuses_is_discarded_at_once(autojump_clock):
+    world = World(settings={"concurrency": 2}, capabilities={"nests": True})
+    await leave_partial(world, "a", "b")
+    world.sender_store.add_history("a/child", 2)
+    asked = refuse_tokens(world)
+    started = trio.current_time()
+
+    report = await world.driver(retry_for_seconds=0).run()
+
+    assert report.status == "completed", report.problem
+    assert trio.current_time() == started
+    assert sorted(name for name, _ in asked) == ["a", "b"]
+    assert "made by a newer release" in report.replications[0].reasons[1]
+    cleared = [request for hook, request in world.receiver.calls if hook == "receive"][-1]
+    assert cleared.resume_token is None
+    world.assert_replicated("a", "a/child", "b")
+
+
+async def test_a_token_that_the_sender_refuses_is_kept_where_the_policy_says_so(autojump_clock):
+    world = World(policy=attrs.evolve(EACH, stale_token=StaleToken.FAIL))
+    await leave_partial(world, "a")
+    asked = refuse_tokens(world)
+
+    report = await world.run()
+
+    assert report.status == "permanent-error"
+    assert report.problem.kind == "conflict"
+    assert "made by a newer release" in report.problem.message
+    assert len(asked) == 1
+    assert world.receiver_store.filesystems["a"].partial is not None
+
+
+async def test_each_token_is_refused_once_and_a_new_one_is_tried(autojump_clock):
+    world = World()
+    await leave_partial(world, "a")
+    asked = refuse_tokens(world)
+    streams = 0
+
+    async def after(_request, response):
+        nonlocal streams
+        await trio.lowlevel.checkpoint()
+        streams += 1
+        if streams > 2:
+            return response
+        error = InterruptedStreamError("cut")
+        limit = 1200 + 100 * streams
+        return attrs.evolve(response, stream=Gate(response.stream, error=error, after_bytes=limit))
+
+    world.sender.after["send"] = after
+    report = await world.run()
+
+    assert report.status == "completed", report.problem
+    assert len(asked) == len(set(asked)) == 3
+    world.assert_replicated("a")
+
+
+async def test_a_stale_token_where_none_was_given_is_no_reason_to_plan_again(world, autojump_clock):
+    world.sender_store.add_history("a", 1)
+    world.sender.before["send"] = always(lambda: StaleTokenError("which token?"))
+
+    report = await world.run()
+
+    assert report.status == "permanent-error"
+    assert report.attempt == 1
 
 
 async def test_an_unused_token_is_cleared(world, autojump_clock):
