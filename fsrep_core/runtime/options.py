@@ -315,7 +315,7 @@ def _enum(hint: type[enum.Enum], value: object) -> enum.Enum:
     for member in hint:
         if value is member or (type(value) is type(member.value) and value == member.value):
             return member
-    allowed = [str(member.value) for member in hint]
+    allowed = [_word(member.value) for member in hint]
     _wrong(f"{_shown(value)} is not one of {_alternatives(allowed)}", _close(value, allowed))
 
 
@@ -323,7 +323,7 @@ def _literal(allowed: Sequence[object], value: object) -> object:
     for each in allowed:
         if type(value) is type(each) and value == each:
             return value
-    words = [str(each) for each in allowed]
+    words = [_word(each) for each in allowed]
     _wrong(f"{_shown(value)} is not one of {_alternatives(words)}", _close(value, words))
 
 
@@ -415,7 +415,16 @@ def _name_of(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    """Write a value as the file does: ``true``, not ``True``; what is long is only named."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return _name_of(value)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else _shown(value)
 
 
 def _alternatives(words: Sequence[str]) -> str:

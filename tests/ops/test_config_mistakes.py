@@ -272,7 +272,7 @@ MISTAKES = {
     ),
     "value of a wrong type": (
         job_with("initial = true"),
-        'job "docs": initial: True is not one of newest, all or fail',
+        'job "docs": initial: true is not one of newest, all or fail',
     ),
     "misspelt identity table": (
         BASE + identity_with().replace("[[identity]]", "[[identity_]]"),
