@@ -16,6 +16,7 @@ from fsrep_core import (
     DestroyVersionsRequest,
     InventoryRequest,
     PluginError,
+    ReceiveRequest,
     SendRequest,
     Side,
     TimeoutExpiredError,
@@ -169,6 +170,85 @@ async def test_a_foreign_deadline_is_not_the_calls(autojump_clock):
         await endpoint.inventory(ASK)
 
     assert scope.cancelled_caught
+
+
+# The rate limit of a side
+
+
+RATE = 1000
+"""Bytes in a second."""
+
+
+def limited(store, *names):
+    """An endpoint whose side has a rate limit, and a version of 20,000 bytes in each filesystem."""
+    for name in names:
+        store.change(name, bytes(20_000))
+        store.snapshot(name, "v1")
+    return Endpoint(MemoryStorage(store), name="limited", rate_limit_bytes_per_second=RATE)
+
+
+def sending(store, name):
+    [version] = store.versions(name)
+    return SendRequest(job="job", filesystem=name, to_version=version)
+
+
+async def count_sent(endpoint, request):
+    count_bytes = 0
+    async with endpoint.send(request) as response:
+        while piece := await response.stream.receive_some(65536):
+            count_bytes += len(piece)
+        await response.stream.finish()
+    return count_bytes
+
+
+async def test_a_side_sends_no_faster_than_its_limit(autojump_clock):
+    store = MemoryStore("limited")
+    endpoint = limited(store, "a")
+    started = trio.current_time()
+    count_bytes = await count_sent(endpoint, sending(store, "a"))
+
+    assert count_bytes >= 20_000
+    assert trio.current_time() - started == pytest.approx(count_bytes / RATE, abs=0.2)
+
+
+async def test_a_side_receives_no_faster_than_its_limit(autojump_clock):
+    store, source = MemoryStore("limited"), MemoryStore("source")
+    limited(source, "a")
+    fast, slow = Endpoint(MemoryStorage(source), name="fast"), limited(store)
+    request = sending(source, "a")
+    count_bytes = await count_sent(fast, request)
+    started = trio.current_time()
+    async with fast.send(request) as response:
+        wanted = ReceiveRequest(job="job", filesystem="a", to_version=request.to_version)
+        await slow.receive(wanted, response.stream)
+
+    assert store.versions("a")[0].guid == request.to_version.guid
+    assert trio.current_time() - started == pytest.approx(count_bytes / RATE, abs=0.2)
+
+
+async def test_the_streams_of_a_side_share_its_limit(autojump_clock):
+    store = MemoryStore("limited")
+    endpoint = limited(store, "a", "b", "c")
+    sizes = []
+
+    async def send(name):
+        sizes.append(await count_sent(endpoint, sending(store, name)))
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(send, name)
+
+    assert trio.current_time() - started == pytest.approx(sum(sizes) / RATE, abs=0.5)
+
+
+async def test_a_side_without_a_limit_takes_no_time(autojump_clock):
+    store = MemoryStore("unlimited")
+    limited(store, "a")
+    started = trio.current_time()
+    await count_sent(Endpoint(MemoryStorage(store), name="fast"), sending(store, "a"))
+
+    assert trio.current_time() == started
 
 
 # Opening a side by its names

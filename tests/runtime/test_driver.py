@@ -609,6 +609,24 @@ async def test_an_unreachable_side_is_tried_again_until_retry_for_is_spent(world
     assert states[:2] == ["planning-error", "planning"]
 
 
+async def test_waits_double_up_to_a_limit_and_two_jobs_do_not_keep_step(autojump_clock):
+    waits = []
+    for seed in (1, 2):
+        world = World()
+        world.receiver.before["inventory"] = always(lambda: ConnectivityError("no route"))
+        driver = world.driver()
+        driver.randomness = random.Random(seed)
+        await driver.run()
+        told = [each.sleep_seconds for each in world.recorder.of(e.RunStateChanged)]
+        waits.append([each for each in told if each is not None])
+
+    for one in waits:
+        for number, seconds in enumerate(one):
+            longest = min(2.0 * 2**number, 120.0)
+            assert longest / 2 <= seconds <= longest
+    assert all(a != b for a, b in zip(*waits, strict=False))
+
+
 async def test_progress_renews_the_time_to_retry(autojump_clock):
     world = World(settings={"retry_for_seconds": 60.0})
     world.sender_store.add_history("a", 40)
