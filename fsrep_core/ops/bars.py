@@ -6,6 +6,9 @@ bars disappear when the run ends; the summary stays.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import attrs
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -71,6 +74,7 @@ class BarsListener:
     """Draws a run."""
 
     console: Console = attrs.field(factory=lambda: terminal(stderr=True))
+    clock: Callable[[], float] = time.monotonic
     _progress: Progress | None = attrs.field(init=False, default=None)
     _job_task: TaskID | None = attrs.field(init=False, default=None)
     _tasks: dict[str, TaskID] = attrs.field(init=False, factory=dict)
@@ -118,6 +122,7 @@ class BarsListener:
                 transient=True,
                 expand=True,
                 refresh_per_second=REFRESHES_PER_SECOND,
+                get_time=self.clock,
             )
             self._job_task = self._progress.add_task(job, total=None, is_job=True)
             self._progress.start()

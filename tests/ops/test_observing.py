@@ -166,13 +166,16 @@ def test_lines_do_not_invent_a_size(capsys):
 # --- bars ---------------------------------------------------------------------------------
 
 
-def drawn(events, *, width: int = 100, height: int = 20) -> str:
+def drawn(events, *, width: int = 100, height: int = 20, seconds_apart: float = 0.0) -> str:
     """Draw what is on the screen after these events."""
+    clock = Clock()
     console = Console(
         file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None
     )
-    listener = BarsListener(console)
-    tell(listener, events)
+    listener = BarsListener(console, clock)
+    for event in events:
+        clock.now += seconds_apart
+        listener.observe(event)
     if listener._progress is None:
         return console.file.getvalue()
     listener._progress.stop()
@@ -188,6 +191,24 @@ def test_bars_show_the_step_in_hand_and_the_job():
     assert "0/1 step" in job
     assert "docs@a => @b" in step
     assert "5.0 MiB/10.0 MiB" in step
+
+
+def test_bars_show_the_rate_and_the_remaining_time():
+    moves = [
+        BytesMoved(
+            job="j",
+            filesystem="docs",
+            step=attrs.evolve(STARTED, transferred_bytes=mib * MIB),
+            new_bytes=2 * MIB,
+        )
+        for mib in (2, 4, 6)
+    ]
+
+    job, step = drawn((*GOOD_RUN[:4], *moves), seconds_apart=4.0).splitlines()
+
+    assert "512 KiB/s" in step
+    assert step.rstrip().endswith("8s left")
+    assert job.rstrip().endswith("12s")
 
 
 def test_bars_are_not_drawn_for_a_run_with_nothing_to_do():

@@ -55,6 +55,34 @@ def test_a_signal_ends_a_run_cleanly(fsrep, job, number, status):
     assert compare_trees(job.sender / "docs", job.received("docs", "one")) == []
 
 
+def test_an_interrupted_run_says_so_in_its_document(fsrep, job):
+    (job.sender / "docs" / "large").write_bytes(os.urandom(4_000_000))
+    slow = job.config.read_text().replace(
+        "[job.receiver]", '[job.receiver]\nrate_limit = "200 kB/s"'
+    )
+    job.config.write_text(slow)
+    fsrep("snapshot", "--name", "one")
+    command = [sys.executable, "-c", "from fsrep_core.ops.cli import main; main()", "run", "--json"]
+    with subprocess.Popen(
+        [*command, "--log-format", "json"],
+        cwd=job.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_for(process.stderr, "step started")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+
+    document = json.loads(out)
+    assert document["interrupted"] is True
+    assert document["exit_status"] == process.returncode == 143
+    (run,) = document["jobs"]
+    assert run["status"] == "working"
+    logged = [json.loads(line)["event"] for line in err.splitlines() if line.startswith("{")]
+    assert logged[-2:] == ["step aborted", "run interrupted"]
+
+
 async def test_the_first_signal_asks_and_the_second_cancels():
     asked = []
     async with interruptible() as interruption:
