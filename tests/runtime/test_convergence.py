@@ -24,8 +24,11 @@ from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.driver import Driver
 from fsrep_core.runtime.settings import JobSettings
 from fsrep_fake import FakeTransport, MemoryStorage, MemoryStore, SeededFaults
+from fsrep_fake.faults import ACTIONS
 
 DAY_SECONDS = 24 * 3600.0
+RUN_OPERATIONS = {"inventory", "size_estimate", "send", "receive", "replication_cursor"}
+"""Those of a run. It makes no versions, and destroys none by a call of its own."""
 TIMING = Timing(heartbeat_interval_seconds=60, silence_seconds=300)
 """Stalls last for hours of virtual time here, and heartbeats would be most of the work."""
 
@@ -42,6 +45,8 @@ class Witness:
     receiver_store: MemoryStore
     digests: dict = attrs.field(factory=dict)
     repeated: list = attrs.field(factory=list)
+    calls: list = attrs.field(factory=list)
+    """Of the last run, what each side was asked and what befell it."""
 
     def look(self):
         """Every visible version is whole, and no cursor is ahead of the receiver."""
@@ -115,7 +120,31 @@ async def run_job(witness, job_settings, *, sender_faults=(), receiver_faults=()
             Endpoint(receiver, name="receiver"),
             randomness=random.Random(seed),
         )
-        return await driver.run()
+        report = await driver.run()
+    witness.calls = [call for fake in fakes for call in fake.calls]
+    return report
+
+
+def befell(call):
+    """Whether the fault that the script had for a call was felt, and did not lie behind its end."""
+    lasted = call.ended_at > call.started_at  # virtual time goes on only while all stand still
+    match call.fault.action:
+        case "stall":
+            return lasted and call.moved_bytes >= (call.fault.at_byte or 0)
+        case "trickle":
+            return lasted and call.moved_bytes > call.fault.at_byte
+        case "corrupt":
+            return call.moved_bytes > call.fault.at_byte
+        case _:
+            return call.problem is not None and "as the script has it" in call.problem.message
+
+
+def faults_met(witness):
+    return {
+        (call.operation, call.fault.action)
+        for call in witness.calls
+        if call.fault is not None and befell(call)
+    }
 
 
 def make_witness():
@@ -124,6 +153,7 @@ def make_witness():
 
 
 async def storm(seed, *, filesystems, steps, concurrency, rate):
+    """See a run come through faults of every kind; give its report and which it met."""
     witness = make_witness()
     for number in range(filesystems):
         witness.sender_store.add_history(f"fs{number:03}", steps, seed=seed, max_bytes=3000)
@@ -136,8 +166,8 @@ async def storm(seed, *, filesystems, steps, concurrency, rate):
             concurrency=concurrency,
             retry_for_seconds=DAY_SECONDS,
         ),
-        sender_faults=SeededFaults(seed, rate=rate, byte_limit=3000),
-        receiver_faults=SeededFaults(seed + 1, rate=rate, byte_limit=3000),
+        sender_faults=SeededFaults(seed, rate=rate, byte_limit=3000, actions=tuple(ACTIONS)),
+        receiver_faults=SeededFaults(seed + 1, rate=rate, byte_limit=3000, actions=tuple(ACTIONS)),
         seed=seed,
     )
 
@@ -152,18 +182,36 @@ async def storm(seed, *, filesystems, steps, concurrency, rate):
         assert received == sent, f"seed {seed}: {name}"
         cursor = witness.sender_store.filesystems[name].cursors["job"].version
         assert cursor.guid == sent[-1], f"seed {seed}: {name}"
-    return report
+    return report, faults_met(witness)
 
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_small_storms_converge(autojump_clock, seed):
-    await storm(seed, filesystems=8, steps=6, concurrency=1 + seed % 4, rate=0.1)
+    _, met = await storm(seed, filesystems=8, steps=6, concurrency=1 + seed % 4, rate=0.1)
+
+    assert len({action for _, action in met}) >= 3
+
+
+async def test_storms_of_every_fault_at_every_operation_converge(autojump_clock):
+    missing = {
+        (operation, action)
+        for action, operations in ACTIONS.items()
+        for operation in operations & RUN_OPERATIONS
+    }
+    for seed in range(100, 110):
+        _, met = await storm(seed, filesystems=16, steps=6, concurrency=3, rate=0.2)
+        missing -= met
+        if not missing:
+            break
+
+    assert missing == set(), "no storm met these"
 
 
 @pytest.mark.proof
 async def test_a_storm_over_200_filesystems_of_50_steps_converges(autojump_clock):
-    report = await storm(2026, filesystems=200, steps=50, concurrency=8, rate=0.01)
+    report, met = await storm(2026, filesystems=200, steps=50, concurrency=8, rate=0.01)
 
+    assert {action for _, action in met} == set(ACTIONS)
     for replication in report.replications:
         told = {step.to_version.guid for step in replication.completed}
         assert len(told) == 50, replication.filesystem
