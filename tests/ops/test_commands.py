@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -269,6 +272,51 @@ def test_snapshot_tells_what_it_could_not_make(fsrep, job):
         "gone": False,
         "photos": True,
     }
+
+
+@contextlib.contextmanager
+def changing_all_the_time(path):
+    """Write to a file for as long as this goes on."""
+    ended = threading.Event()
+
+    def write():
+        with path.open("r+b") as file:
+            while not ended.is_set():
+                file.seek(0)
+                file.write(os.urandom(8))
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_snapshot_warns_of_what_is_not_in_the_version_as_it_was(fsrep, job, monkeypatch):
+    monkeypatch.chdir(job.sender / "docs")  # the address of a socket must be short
+    log = job.sender / "docs" / "log"
+    log.write_bytes(bytes(50_000_000))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("listening")
+        with changing_all_the_time(log):
+            shown = fsrep("snapshot", "-c", job.config, "--name", "one")
+            document = fsrep("snapshot", "-c", job.config, "--name", "two", "--json").document
+
+    (docs, photos) = document["jobs"][0]["results"]
+    assert shown.status == document["exit_status"] == 0
+    assert shown.out.splitlines() == [
+        "documents: docs@one: made",
+        *(f"    warning: {warning}" for warning in docs["warnings"]),
+        "documents: photos@one: made",
+    ]
+    assert docs["warnings"] == [
+        "the socket 'listening' is not in the version",
+        ("these changed while the version was made, and may be in it half old and half new: 'log'"),
+    ]
+    assert photos["warnings"] == []
 
 
 def test_snapshot_names_versions_by_the_time(fsrep, job):
