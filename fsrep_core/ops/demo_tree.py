@@ -11,6 +11,7 @@ import random
 import socket
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ DIRECTORIES = 100
 FILES_PER_DIRECTORY = 20
 SPARSE_BYTES = 64 * 1024 * 1024
 LONGEST_NAME_BYTES = 255
+STRANGERS = ((1234, 5678), (65534, 65534))
+"""Users and groups, by number, who are given something where that is allowed."""
 PAST = 1_000_000_000
 """A moment in 2001, so that modification times are seen to be kept."""
 
@@ -65,6 +68,8 @@ class DemoTree:
         self._try("access control lists", self._make_access_lists)
         self._try("a named pipe", lambda: os.mkfifo(self.root / "special-pipe"))
         self._try("a socket", self._make_socket)
+        self._try("a device", self._make_device)
+        self._try("owners other than you", self._make_owners)
 
     def change_files(self) -> None:
         """Create, change in place, append, truncate, touch, and change modes."""
@@ -77,6 +82,8 @@ class DemoTree:
         os.truncate(self.root / "papers/1/010/01.txt", 10)
         os.utime(self.root / "papers/1/010/02.txt", (PAST, PAST + 1))
         (self.root / "papers/1/010/03.txt").chmod(0o400)
+        with suppress(OSError):  # whoever may not give files away has none to give on
+            os.chown(self.root / "owners/file", *STRANGERS[1])
         with (self.root / "sparse.img").open("r+b") as file:
             file.seek(SPARSE_BYTES // 4)
             file.write(b"an island in the hole")
@@ -176,6 +183,16 @@ class DemoTree:
         finally:
             os.fchdir(before)
             os.close(before)
+
+    def _make_device(self) -> None:
+        os.mknod(self.root / "special-device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+
+    def _make_owners(self) -> None:
+        folder = self._write("owners/file", 100).parent
+        (folder / "link").symlink_to("file")
+        for path, (user, group) in zip((folder / "file", folder / "link"), STRANGERS, strict=True):
+            os.chown(path, user, group, follow_symlinks=False)
+        os.chown(folder, *STRANGERS[0])
 
     def _try(self, what: str, make: Callable[[], object]) -> None:
         try:
