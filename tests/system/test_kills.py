@@ -4,8 +4,11 @@ Real processes, real directories, SIGKILL. After each kill: every version that c
 seen is whole, and the sender's cursor is not ahead of the receiver. Then one more run
 must converge, and must not send again what the receiver had already committed.
 
-The moment of a kill is drawn from the seed as a share of the time that an undisturbed
-run takes here, so a failure is repeated by its seed, if not to the microsecond.
+The moment of a kill is drawn from the seed: a share of the time that an undisturbed run
+takes here, or, with every fifth seed, the moment in which a version becomes visible on
+the receiver, whose mark is missing then. So a failure is repeated by its seed, if not to
+the microsecond. A kill that came too late is none: the seed is tried again, at an earlier
+moment, until one has landed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,25 +32,34 @@ from fsrep_core.testing.trees import compare_trees
 FSREP = str(Path(sys.executable).parent / "fsrep")
 KILLS = 100
 SEEDS_PER_TEST = 10
+SEEDS_PER_COMMIT = 5
+"""Of so many seeds in a row, one kills when a version becomes visible."""
+TRIES = 20
+"""So often a seed is tried until its kill has landed."""
 FILESYSTEM = "docs"
 DEADLINE_SECONDS = 60
+
+VERSIONS = ("v1", "v2", "v3")
+COMMANDS = ("send", "receive")
+"""Of the peers of the pipe."""
 
 pytestmark = pytest.mark.proof
 
 
 @attrs.define(eq=False)
 class Scene:
-    """A sender with three versions, and a receiver of its own for each kill."""
+    """A sender with three versions, and a receiver of its own for each job."""
 
     path: Path
     undisturbed_seconds: float = 0.0
+    """How long a run takes here that nobody disturbs."""
 
     @property
     def sender_root(self):
         return self.path / "sender"
 
-    def receiver_root(self, seed):
-        return self.path / f"receiver-{seed}"
+    def receiver_root(self, job):
+        return self.path / f"receiver-{job}"
 
     def prepare(self):
         chance = random.Random(1)
@@ -56,8 +69,8 @@ class Scene:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(chance.randbytes(chance.choice([10, 5000, 100_000])))
         (live / "big").write_bytes(chance.randbytes(20_000_000))
-        config = self.write_config("prepare", 0)
-        for name in ("v1", "v2", "v3"):
+        config = self.write_config("prepare")
+        for name in VERSIONS:
             for _ in range(20):
                 file = live / f"d{chance.randrange(10)}" / f"new{chance.randrange(100)}"
                 file.write_bytes(chance.randbytes(50_000))
@@ -66,8 +79,8 @@ class Scene:
                 big.write(b"changed")
             self.fsrep("snapshot", "--config", config, "--name", name, check=True)
 
-    def write_config(self, job, seed):
-        self.receiver_root(seed).mkdir(exist_ok=True)
+    def write_config(self, job):
+        self.receiver_root(job).mkdir()
         path = self.path / f"{job}.toml"
         path.write_text(
             f"""
@@ -81,7 +94,7 @@ class Scene:
             storage = {{ name = "directory", root = "{self.sender_root}" }}
             [job.receiver]
             transport = {{ name = "local-pipe" }}
-            storage = {{ name = "directory", root = "{self.receiver_root(seed)}" }}
+            storage = {{ name = "directory", root = "{self.receiver_root(job)}" }}
             """
         )
         return str(path)
@@ -122,57 +135,105 @@ class Scene:
         return max(guids, key=order.__getitem__, default=None)
 
     def guids_in_order(self):
-        store = self.sender_root / ".fsrep" / FILESYSTEM
-        return [
-            json.loads((store / f"@{name}" / "version.json").read_text())["guid"]
-            for name in ("v1", "v2", "v3")
-        ]
+        return [self.guid_of(name) for name in VERSIONS]
 
-    def assert_truthful(self, job, seed):
+    def guid_of(self, name):
+        path = self.sender_root / ".fsrep" / FILESYSTEM / f"@{name}" / "version.json"
+        return json.loads(path.read_text())["guid"]
+
+    def awaits_mark(self, job, name):
+        """Whether the receiver has this version and the cursor is not there yet."""
+        guid = self.guid_of(name)
+        return guid in self.versions(self.receiver_root(job)) and self.cursor(job) != guid
+
+    def assert_truthful(self, job):
         """What can be seen is whole, and the cursor is not ahead; give what can be seen."""
         sent = self.versions(self.sender_root)
-        received = self.versions(self.receiver_root(seed))
+        received = self.versions(self.receiver_root(job))
         for guid, tree in received.items():
-            assert compare_trees(sent[guid], tree) == [], f"seed {seed}: {tree} is not whole"
+            assert compare_trees(sent[guid], tree) == [], f"{job}: {tree} is not whole"
         cursor = self.cursor(job)
-        assert cursor is None or cursor in received, f"seed {seed}: the cursor is ahead"
+        assert cursor is None or cursor in received, f"{job}: the cursor is ahead"
         return set(received)
 
-    def assert_converges(self, job, config, seed, before):
-        done = self.fsrep("run", "--config", config, "--json")
-        assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
-        self.assert_converged(job, seed)
-        [report] = json.loads(done.stdout)["jobs"]
-        sent_again = [
-            step["to_version"]["name"]
-            for replication in report["completed"]
-            for step in replication["completed"]
-            if not step["mark_only"] and step["to_version"]["guid"] in before
-        ]
-        assert sent_again == [], f"seed {seed}: data was sent again"
-
-    def assert_converged(self, job, seed):
-        assert self.assert_truthful(job, seed) == set(self.guids_in_order()), f"seed {seed}"
-        assert self.cursor(job) == self.guids_in_order()[-1], f"seed {seed}"
+    def assert_converged(self, job):
+        assert self.assert_truthful(job) == set(self.guids_in_order()), job
+        assert self.cursor(job) == self.guids_in_order()[-1], job
         leftovers = [
             path.name
-            for path in (self.receiver_root(seed) / ".fsrep" / FILESYSTEM).iterdir()
+            for path in (self.receiver_root(job) / ".fsrep" / FILESYSTEM).iterdir()
             if not path.name.startswith("@") and not path.name.endswith("lock")
         ]
-        assert leftovers == [], f"seed {seed}: left behind"
+        assert leftovers == [], f"{job}: left behind"
+
+    def forget(self, job):
+        shutil.rmtree(self.receiver_root(job))
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     scene = Scene(tmp_path_factory.mktemp("kills"))
     scene.prepare()
-    config = scene.write_config("undisturbed", 0)
+    config = scene.write_config("undisturbed")
     started = time.perf_counter()
     done = scene.fsrep("run", "--config", config)
     scene.undisturbed_seconds = time.perf_counter() - started
     assert done.returncode == 0, done.stderr
-    scene.assert_converged("undisturbed", 0)
+    scene.assert_converged("undisturbed")
     return scene
+
+
+@attrs.frozen
+class Moment:
+    """When a run is disturbed."""
+
+    job: str
+    """A job, and so a receiver, that nothing has happened to yet."""
+    share: float
+    """Of the time that an undisturbed run takes."""
+    commit_of: str | None
+    """The version whose commit is waited for instead."""
+
+    def wait(self, scene, process):
+        if self.commit_of is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.share * scene.undisturbed_seconds)
+            return
+        visible = scene.receiver_root(self.job) / ".fsrep" / FILESYSTEM / f"@{self.commit_of}"
+        while process.poll() is None and not visible.exists():
+            time.sleep(0.0002)
+
+    def landed(self, scene):
+        """Whether the kill came before the mark, where it was to come there."""
+        return self.commit_of is None or scene.awaits_mark(self.job, self.commit_of)
+
+
+def moments(kind, seed):
+    """The moments of a seed, each earlier than the one before: one is tried after the other."""
+    chance = random.Random(seed)
+    turn, rest = divmod(seed, SEEDS_PER_COMMIT)
+    commit_of = None if rest else VERSIONS[turn % len(VERSIONS)]
+    share = 1.0
+    for number in range(TRIES):
+        share = chance.uniform(0.1, share)
+        yield Moment(f"{kind}{seed}-{number}", share, commit_of)
+
+
+def data_steps(report):
+    return [step for step in steps_of(report) if not step["mark_only"]]
+
+
+def steps_of(report):
+    [job] = json.loads(report)["jobs"]
+    return [step for replication in job["completed"] for step in replication["completed"]]
+
+
+def assert_only_marked(moment, report):
+    """A newest version that lacked its mark gets that; another's next step moves it further."""
+    if moment.commit_of == VERSIONS[-1]:
+        last = steps_of(report)[-1]
+        assert last["mark_only"], moment
+        assert last["to_version"]["name"] == VERSIONS[-1], moment
 
 
 def children_of(pid):
@@ -184,53 +245,120 @@ def children_of(pid):
     return found
 
 
-def wait_for_orphans(pids):
-    """The children of a killed fsrep end by themselves: their pipes do."""
+def peers_of_the_pipe(pid, command):
+    """The children that send, or that receive."""
+    found = []
+    for child in children_of(pid):
+        with contextlib.suppress(OSError):
+            if command in Path(f"/proc/{child}/cmdline").read_text().split("\0"):
+                found.append(child)
+    return found
+
+
+def wait_for_end(pids):
+    """Children of a killed fsrep end by themselves, since their pipes do."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a child outlived its killed parent"
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process did not end"
         time.sleep(0.005)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill_fsrep(scene, moment, config):
+    """Kill a run; tell whether that landed, with the children gone as well."""
+    process = scene.start(config)
+    moment.wait(scene, process)
+    process.send_signal(signal.SIGSTOP)  # so that no child comes after we have looked
+    children = children_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=DEADLINE_SECONDS)
+    scene.assert_truthful(moment.job)
+    wait_for_end(children)
+    return process.returncode == -signal.SIGKILL and moment.landed(scene)
 
 
 @pytest.mark.parametrize("first_seed", range(1, KILLS + 1, SEEDS_PER_TEST))
 def test_fsrep_killed(scene, first_seed):
     for seed in range(first_seed, first_seed + SEEDS_PER_TEST):
-        chance = random.Random(seed)
-        job = f"killed{seed}"
-        config = scene.write_config(job, seed)
-        process = scene.start(config)
-        time.sleep(chance.uniform(0.1, 1.0) * scene.undisturbed_seconds)
-        children = children_of(process.pid)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=DEADLINE_SECONDS)
-        scene.assert_truthful(job, seed)
-        wait_for_orphans(children)
+        for moment in moments("killed", seed):
+            config = scene.write_config(moment.job)
+            if kill_fsrep(scene, moment, config):
+                break
+            scene.forget(moment.job)
+        else:
+            pytest.fail(f"seed {seed}: no kill came in time")
 
-        before = scene.assert_truthful(job, seed)
-        scene.assert_converges(job, config, seed, before)
+        before = scene.assert_truthful(moment.job)
+        done = scene.fsrep("run", "--config", config, "--json")
+
+        assert done.returncode == 0, f"{moment}: {done.stdout}{done.stderr}"
+        scene.assert_converged(moment.job)
+        sent = {step["to_version"]["guid"] for step in data_steps(done.stdout)}
+        assert sent.isdisjoint(before), f"{moment}: data was sent again"
+        assert_only_marked(moment, done.stdout)
+        scene.forget(moment.job)
+
+
+@attrs.frozen
+class Peer:
+    """What became of a run whose peer of the pipe was killed."""
+
+    killed_at: float
+    before: set[str]
+    """The versions that the receiver had just after."""
+    report: str
+
+
+def kill_peer(scene, moment, config, command):
+    """Kill a peer of the pipe; ``None`` = that came too late to be noticed."""
+    process = scene.start(config)
+    moment.wait(scene, process)
+    killed_at, before, landed = 0.0, set(), False
+    while process.poll() is None:
+        peers = peers_of_the_pipe(process.pid, command)
+        if peers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(peers[0], signal.SIGKILL)
+            wait_for_end(peers[:1])
+            # At once, since the run goes on after a short wait.
+            killed_at, landed = time.time(), moment.landed(scene)
+            before = set(scene.versions(scene.receiver_root(moment.job)))
+            scene.assert_truthful(moment.job)
+            break
+        if moment.commit_of is not None:
+            break
+        time.sleep(0.002)
+    stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0, f"{moment}: {stdout}{stderr}"
+    scene.assert_converged(moment.job)
+    [job] = json.loads(stdout)["jobs"]
+    return Peer(killed_at, before, stdout) if landed and job["attempt"] > 1 else None
 
 
 @pytest.mark.parametrize("first_seed", range(1001, 1001 + KILLS, SEEDS_PER_TEST))
 def test_peer_of_the_pipe_killed(scene, first_seed):
     """The run whose peer was killed goes on by itself, and resumes."""
-    killed = 0
     for seed in range(first_seed, first_seed + SEEDS_PER_TEST):
-        chance = random.Random(seed)
-        job = f"peer{seed}"
-        config = scene.write_config(job, seed)
-        process = scene.start(config)
-        time.sleep(chance.uniform(0.2, 0.9) * scene.undisturbed_seconds)
-        while process.poll() is None:
-            children = children_of(process.pid)
-            if children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(chance.choice(children), signal.SIGKILL)
-                    killed += 1
+        for moment in moments("peer", seed):
+            config = scene.write_config(moment.job)
+            command = "receive" if moment.commit_of else random.Random(seed).choice(COMMANDS)
+            killed = kill_peer(scene, moment, config, command)
+            scene.forget(moment.job)
+            if killed is not None:
                 break
-            time.sleep(0.002)
-        scene.assert_truthful(job, seed)
-        stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+        else:
+            pytest.fail(f"seed {seed}: no kill came in time")
 
-        assert process.returncode == 0, f"seed {seed}: {stdout}{stderr}"
-        scene.assert_converged(job, seed)
-    assert killed > SEEDS_PER_TEST / 2
+        sent = {
+            step["to_version"]["guid"]
+            for step in data_steps(killed.report)
+            if step["started_at"] > killed.killed_at
+        }
+        assert sent.isdisjoint(killed.before), f"{moment}: data was sent again"
+        assert_only_marked(moment, killed.report)
