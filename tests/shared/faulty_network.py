@@ -172,4 +172,5 @@ class Detour:
             case _:
                 await self.strike(fault)
                 if fault.kind == "link down":
-                    passage.silence("up", "down")
+                    for each in self._passages:
+                        each.silence("up", "down")
