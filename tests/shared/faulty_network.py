@@ -170,7 +170,11 @@ class Detour:
             case "mute":
                 passage.silence(direction)
             case _:
-                await self.strike(fault)
-                if fault.kind == "link down":
-                    for each in self._passages:
-                        each.silence("up", "down")
+                await self._strike(fault)
+
+    async def _strike(self, fault):
+        """Let something happen that is not this proxy's; a link that is down is every passage's."""
+        await self.strike(fault)
+        if fault.kind == "link down":
+            for passage in self._passages:
+                passage.silence("up", "down")
