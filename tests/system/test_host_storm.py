@@ -151,7 +151,8 @@ class Storm:
                 run.wait(moment_seconds)
             self.strike(kind, chance, run)
         printed, _ = run.communicate(timeout=DEADLINE_SECONDS)
-        problem = None if kind == "run killed" else self.judge(printed, about)
+        killed = run.returncode == -signal.SIGKILL  # also where the far side had not begun
+        problem = None if killed else self.judge(printed, about)
         if self.transport == "tls" and self.scene.daemons["two"].process.poll() is not None:
             self.serve()
         assert self.scene.left_behind() == {}, f"{about}: {problem}"
