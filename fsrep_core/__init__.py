@@ -90,6 +90,8 @@ if TYPE_CHECKING:
     )
     from fsrep_core.wire.watch import FrameWatch, PassingFrame
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "errors": (
         "BrokenEndpointError BusyError ConfigError ConflictError ConnectivityError FsrepError "
@@ -195,6 +197,7 @@ __all__ = [
     "VersionResult",
     "Warned",
     "Way",
+    "__version__",
     "feed_process",
     "hookimpl",
     "open_process_stream",

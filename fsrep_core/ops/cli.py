@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import click
 
+from fsrep_core import __version__
+
 __all__ = ["cli", "main"]
 
 EXIT_FAILED = 1
@@ -49,9 +51,7 @@ def _complete_jobs(context: click.Context, _parameter: object, incomplete: str) 
 
 def _print_version(context: click.Context, _parameter: object, wanted: bool) -> None:  # noqa: FBT001  (click calls it so)
     if wanted:
-        from importlib.metadata import version
-
-        click.echo(f"fsrep {version('fsrep')}")
+        click.echo(f"fsrep {__version__}")
         context.exit()
 
 

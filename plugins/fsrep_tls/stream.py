@@ -18,7 +18,7 @@ import select
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,16 +26,21 @@ import trio
 from fsrep_core import Carrier, Way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fsrep_core import FsrepError
 
 __all__ = ["TlsStream", "begin_tls", "prepare_socket"]
 
+INTERNET = frozenset({socket.AF_INET, socket.AF_INET6})
+
 RECEIVE_BYTES = 1 << 16
 
-GIVE_BYTES = 1 << 18
+GIVE_BYTES = 1 << 20
 """The most that is encrypted while the other direction waits for the lock."""
+
+CORK_BYTES = 1 << 16
+"""What is larger than this is several records, and no segment need go before the next is there."""
 
 KEEPALIVE_IDLE_SECONDS = 60
 KEEPALIVE_INTERVAL_SECONDS = 15
@@ -56,6 +61,7 @@ class TlsStream(Carrier):
         self.connection = connection
         self._explain = explain
         self._descriptor = connection.fileno()
+        self._is_tcp = connection.family in INTERNET
         self._lock = threading.Lock()
         self._awaited = {Way.RECEIVE: select.POLLIN, Way.SEND: select.POLLOUT}
 
@@ -79,14 +85,15 @@ class TlsStream(Carrier):
 
     def take(self, buffer: memoryview) -> int:
         """See :meth:`fsrep_core.Carrier.take`; nothing is left inside OpenSSL."""
-        filled_bytes = 0
+        # This is the loop of a receive: OpenSSL gives one record at a time.
+        filled_bytes, size_bytes, receive = 0, len(buffer), self.connection.recv_into
         try:
-            while filled_bytes < len(buffer):
-                with self._lock:
-                    count_bytes = self.connection.recv_into(buffer[filled_bytes:])
-                if not count_bytes:
-                    break
-                filled_bytes += count_bytes
+            with self._lock:
+                while filled_bytes < size_bytes:
+                    count_bytes = receive(buffer[filled_bytes:], size_bytes - filled_bytes)
+                    if not count_bytes:
+                        break
+                    filled_bytes += count_bytes
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as wanted:
             if not filled_bytes:
                 raise self._blocked(Way.RECEIVE, wanted) from wanted
@@ -99,7 +106,7 @@ class TlsStream(Carrier):
     def give(self, data: memoryview) -> int:
         """See :meth:`fsrep_core.Carrier.give`: what OpenSSL has begun is offered again."""
         try:
-            with self._lock:
+            with self._lock, self._corked(len(data)):
                 return self.connection.send(data[:GIVE_BYTES])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as wanted:
             raise self._blocked(Way.SEND, wanted) from wanted
@@ -141,6 +148,18 @@ class TlsStream(Carrier):
             while await raw.recv(RECEIVE_BYTES):
                 pass
 
+    @contextmanager
+    def _corked(self, size_bytes: int) -> Iterator[None]:
+        """Let the kernel fill its segments: each wakes the peer, and OpenSSL writes by record."""
+        if size_bytes <= CORK_BYTES or not self._is_tcp:
+            yield
+            return
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            yield
+        finally:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
     def _blocked(self, way: Way, wanted: ssl.SSLError) -> BlockingIOError:
         """Note what OpenSSL waits for, which may be the other direction."""
         reading = isinstance(wanted, ssl.SSLWantReadError)
@@ -152,7 +171,7 @@ def prepare_socket(raw: socket.socket) -> None:
     """Let small frames go at once, and let the kernel notice peers that vanish."""
     raw.settimeout(0)
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    if raw.family in {socket.AF_INET, socket.AF_INET6}:
+    if raw.family in INTERNET:
         options += [
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
             (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS),

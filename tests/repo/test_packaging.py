@@ -94,4 +94,4 @@ def test_what_is_tested_is_what_was_installed():
 
 
 def test_version_is_the_same_everywhere():
-    assert importlib.metadata.version("fsrep") == PYPROJECT["project"]["version"]
+    assert importlib.metadata.version("fsrep") == fsrep_core.__version__

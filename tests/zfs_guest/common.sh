@@ -33,3 +33,10 @@ guest_is_ready() {
   release=$(guest_release) && [ -r "/boot/vmlinuz-$release" ] && virtiofsd >/dev/null &&
     command -v qemu-system-x86_64 >/dev/null && [ -x /sbin/zfs ]
 }
+
+# What each start of a command on ZFS opens.
+files_of_tools() {
+  local tools=(/sbin/zfs /sbin/zpool /bin/bash)
+  printf '%s\n' "${tools[@]}"
+  ldd "${tools[@]}" | grep -oP '(?<= )/\S+|^\t\K/\S+(?= \()' | sort -u
+}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from fsrep_core import __version__
 from fsrep_core.errors import (
     BrokenEndpointError,
     ConnectivityError,
@@ -78,7 +79,10 @@ if TYPE_CHECKING:
         VersionResult,
     )
 
-__all__ = ["CONNECTION_LIMIT", "RemoteEndpoint", "open_remote_endpoint", "software_name"]
+__all__ = ["CONNECTION_LIMIT", "SOFTWARE", "RemoteEndpoint", "open_remote_endpoint"]
+
+SOFTWARE = f"fsrep {__version__}"
+"""How this side calls itself in a hello."""
 
 CONNECTION_LIMIT = 64
 """The most connections of one side of a job; more steps at once wait for one."""
@@ -92,14 +96,6 @@ _LEFT_EARLY = Problem(
 _CANCELLED = attrs.evolve(_LEFT_EARLY, message="the client cancelled it")
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
-
-
-@functools.cache
-def software_name() -> str:
-    """How this side calls itself in a hello."""
-    from importlib.metadata import version
-
-    return f"fsrep {version('fsrep')}"
 
 
 @asynccontextmanager
@@ -122,7 +118,7 @@ async def open_remote_endpoint(
     dial = functools.partial(
         _open_link,
         connect,
-        Hello(software=software_name(), identity=socket.gethostname(), ask=ask),
+        Hello(software=SOFTWARE, identity=socket.gethostname(), ask=ask),
         peer_name,
         timing or Timing(),
     )

@@ -15,6 +15,7 @@ import array
 import enum
 import errno
 import fcntl
+import mmap
 import os
 import select
 import stat
@@ -128,7 +129,9 @@ class OutgoingFrames:
 
     def _fill(self) -> int:
         if not self._buffer:
-            self._buffer = memoryview(bytearray(HEADER_BYTES + self.limit_bytes))
+            # The payload begins a page: the kernel copies to where none begins at half the speed.
+            room = memoryview(mmap.mmap(-1, mmap.PAGESIZE + self.limit_bytes))
+            self._buffer = room[mmap.PAGESIZE - HEADER_BYTES :]
         try:
             count_bytes = os.readv(self.source, [self._buffer[HEADER_BYTES:]])
         except BlockingIOError:

@@ -25,7 +25,7 @@ import trio
 from fsrep_core.errors import ConnectivityError, FsrepError
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.classify import classify
-from fsrep_core.runtime.remote.endpoint import software_name
+from fsrep_core.runtime.remote.endpoint import SOFTWARE
 from fsrep_core.runtime.remote.link import Link
 from fsrep_core.runtime.remote.policy import PeerPolicy, check_request
 from fsrep_core.runtime.remote.streams import IncomingStream, OutgoingStream
@@ -128,7 +128,7 @@ async def serve_connection(
     service = service or Service()
     link = Link(
         stream,
-        Connection(Role.SERVER, Hello(software=software_name())),
+        Connection(Role.SERVER, Hello(software=SOFTWARE)),
         peer_name=peer_name,
         timing=service.timing,
     )
