@@ -11,6 +11,7 @@ nothing was run; 130 and 143 ended by SIGINT and SIGTERM.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -30,6 +31,9 @@ EXIT_INTERRUPTED = 130
 
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+GARBAGE_THRESHOLD = 20_000
+"""How many new objects make Python look for cycles among them; its own number is 700."""
+
 SHELLS = ("bash", "zsh", "fish")
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -459,6 +463,7 @@ class _StandardOutput(io.TextIOWrapper):
 
 def main() -> None:
     """Run the command line and exit."""
+    gc.set_threshold(GARBAGE_THRESHOLD)  # nearly all that a start makes lives as long as it
     _replace_closed_streams()
     if type(sys.stdout) is io.TextIOWrapper:
         encoding, by_line = sys.stdout.encoding, sys.stdout.line_buffering
@@ -466,7 +471,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be any bytes
-    sys.exit(_exit_status())
+    status = _exit_status()
+    gc.freeze()  # or Python would look at everything once more
+    sys.exit(status)
 
 
 def _replace_closed_streams() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import attrs
 import pytest
 
-from fsrep_core.ops.cli import main
+from fsrep_core.ops import cli
 
 CONFIG = """\
 [[job]]
@@ -41,13 +42,14 @@ class Finished:
 
 @pytest.fixture
 def fsrep(monkeypatch, capsys):
-    """Call the command line as the entry point does."""
+    """Call the command line as the entry point does, in a process that goes on."""
+    monkeypatch.setattr(cli, "gc", Mock())
 
     def call(*arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["fsrep", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            cli.main()
         captured = capsys.readouterr()
         return Finished(int(ended.value.code or 0), captured.out, captured.err)
 
