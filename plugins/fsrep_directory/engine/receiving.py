@@ -324,8 +324,7 @@ class Receiver:
         descriptor = self._builder.file(folder, name, mode)
         try:
             if content_bytes <= _SMALL_BYTES and not entry.extents:
-                data = self._source.take(content_bytes)
-                self._source.skip_padding(content_bytes)
+                data = self._source.take_filled(content_bytes)
                 if hashlib.sha256(data).hexdigest().encode() != entry.digest:
                     raise _damaged(entry)
                 while data:

@@ -9,6 +9,7 @@ a file's content, or by the digest of the manifest.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from typing import NamedTuple
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Member", "Source", "read_member"]
 
+_HEADER = re.compile(
+    rb"(.{100})([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})\0([0-7]{11})\0"
+    rb"([0-7]{6})\0 (.)(.{100})ustar\x0000",
+    re.DOTALL,
+)
+"""Name, mode, owner, group, size, time, sum, type and target, as the writer fills them."""
 _READ_BYTES = 1 << 18
 _KINDS = {b"0": b"f", b"1": b"h", b"2": b"l", b"5": b"d", b"6": b"p"}
 _NANOSECONDS = 1_000_000_000
@@ -105,6 +112,14 @@ class Source:
             size -= len(piece)
             yield piece
 
+    def take_filled(self, size: int) -> bytes:
+        """Take this many bytes, and the zero bytes that fill their last block."""
+        count = padding(size)
+        data = self.take(size + count)
+        if data.count(0, size) != count:
+            raise _malformed("padding is not zero")
+        return data[:size]
+
     def skip_padding(self, size: int) -> None:
         """Take the zero bytes that fill the last block of ``size`` bytes."""
         count = padding(size)
@@ -144,49 +159,45 @@ def read_member(source: Source) -> Member:
 
 
 def _read_member(source: Source) -> Member:
-    block = _read_block(source)
-    kind = block[156:157]
+    name, mode, uid, gid, length, mtime, _, kind, target = _read_header(source)
     pax: dict[bytes, bytes] = {}
     if kind in (b"x", b"g"):
-        size = _octal(block[124:136])
+        size = int(length, 8)
         limit = GLOBAL_LIMIT_BYTES if kind == b"g" else PAX_LIMIT_BYTES
         if not 0 < size <= limit:
             raise ValueError(f"a pax header has {size} bytes")
-        pax = _parse_pax(source.take(size))
-        source.skip_padding(size)
+        pax = _parse_pax(source.take_filled(size))
         if kind == b"g":
             comment = pax.pop(b"comment", b"")
             return _unknown(pax) if pax else Member(None, comment=comment)
-        block = _read_block(source)
-        kind = block[156:157]
+        name, mode, uid, gid, length, mtime, _, kind, target = _read_header(source)
     if kind not in _KINDS:
         raise ValueError(f"a member has the type {kind!r}, such as devices have")
-    path = pax.pop(b"path", None) or block[:100].rstrip(b"\0")
+    path = pax.pop(b"path", None) or name.rstrip(b"\0")
     comment = pax.pop(b"comment", b"")
-    size = _number(pax, b"size", block[124:136])
+    size = _number(pax, b"size", length)
     if comment == WHITEOUT_COMMENT:
-        parent, slash, name = path.rpartition(b"/")
-        if pax or size or kind != b"0" or not name.startswith(WHITEOUT_PREFIX):
+        parent, slash, last = path.rpartition(b"/")
+        if pax or size or kind != b"0" or not last.startswith(WHITEOUT_PREFIX):
             raise ValueError("a whiteout is not as whiteouts are")
-        return Member(None, whiteout=parent + slash + name[len(WHITEOUT_PREFIX) :])
-    return _entry_member(source, _KINDS[kind], path, comment, size, block, pax)
-
-
-def _entry_member(  # noqa: PLR0913, PLR0917  (the parts of one header)
-    source: Source,
-    kind: bytes,
-    path: bytes,
-    comment: bytes,
-    size: int,
-    block: bytes,
-    pax: dict[bytes, bytes],
-) -> Member:
-    target = pax.pop(b"linkpath", None) or block[157:257].rstrip(b"\0")
-    uid = _number(pax, b"uid", block[108:116])
-    gid = _number(pax, b"gid", block[116:124])
+        return Member(None, whiteout=parent + slash + last[len(WHITEOUT_PREFIX) :])
     stamp = pax.pop(b"mtime", None)
-    mtime_ns = _octal(block[136:148]) * _NANOSECONDS if stamp is None else _timestamp(stamp)
-    digest = extents = b""
+    entry = Entry(
+        path,
+        _KINDS[kind],
+        int(mode, 8),
+        _number(pax, b"uid", uid),
+        _number(pax, b"gid", gid),
+        int(mtime, 8) * _NANOSECONDS if stamp is None else _timestamp(stamp),
+        size,
+        target=pax.pop(b"linkpath", b"") or target.rstrip(b"\0"),
+    )
+    return _entry_member(source, entry, comment, pax)
+
+
+def _entry_member(source: Source, entry: Entry, comment: bytes, pax: dict[bytes, bytes]) -> Member:
+    """Add what stands in an entry's pax header, beside the fields of every header."""
+    path, kind, mode, uid, gid, mtime_ns, size, digest, target, extents, _ = entry
     stored = real_size = size
     if kind == b"f":
         digest = comment.removeprefix(b"sha256:")
@@ -208,23 +219,28 @@ def _entry_member(  # noqa: PLR0913, PLR0917  (the parts of one header)
         raise ValueError("a digest has no 64 digits")
     if bool(target) != (kind in (b"h", b"l")) or bool(digest) != (kind in (b"f", b"h")):
         raise ValueError("a member lacks what its type needs")
-    xattrs = _pop_xattrs(pax)
+    xattrs = _pop_xattrs(pax) if pax else b""
     if pax:
         _unknown(pax)
-    mode = _octal(block[100:108])
     entry = Entry(path, kind, mode, uid, gid, mtime_ns, real_size, digest, target, extents, xattrs)
     return Member(entry, stored if kind == b"f" else 0)
 
 
-def _read_block(source: Source) -> bytes:
+def _read_header(source: Source) -> tuple[bytes, ...]:
+    """Take one header block.
+
+    :returns: its fields, in the order of the expression above
+    """
     block = source.take(BLOCK_BYTES)
+    found = _HEADER.match(block)
+    if found is None:
+        raise ValueError("a header is not as the writer of this format fills it")
+    fields = found.groups()
     # See the writer. The sum is known up to its modulus, which no damage to a few bytes meets.
     total = zlib.adler32(block[:148]) % 0x10000 + zlib.adler32(block[156:]) % 0x10000 - 2
-    if (total + 8 * 0x20 - _octal(block[148:156])) % _ADLER_MODULUS:
+    if (total + 8 * 0x20 - int(fields[6], 8)) % _ADLER_MODULUS:
         raise ValueError("a header's checksum is wrong")
-    if block[257:265] != b"ustar\x0000":
-        raise ValueError("a header is not of the pax format")
-    return block
+    return fields
 
 
 def _parse_pax(body: bytes) -> dict[bytes, bytes]:
@@ -300,14 +316,7 @@ def _pop_xattrs(pax: dict[bytes, bytes]) -> bytes:
 
 def _number(pax: dict[bytes, bytes], keyword: bytes, field: bytes) -> int:
     text = pax.pop(keyword, None) if pax else None
-    return _octal(field) if text is None else _decimal(text)
-
-
-def _octal(field: bytes) -> int:
-    digits = field.rstrip(b" \0")
-    if not digits.isdigit():
-        raise ValueError(f"a header's number is {field!r}")
-    return int(digits, 8)
+    return int(field, 8) if text is None else _decimal(text)
 
 
 def _decimal(digits: bytes) -> int:
