@@ -29,7 +29,8 @@ RUNS_NOX = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = SUPPORTED if RUNS_NOX in SUPPORTED else [*SUPPORTED, RUNS_NOX]
 
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
-SPREAD = ["-n", "auto", "--dist", "worksteal", "--durations=10", "--durations-min=5"]
+SLOWEST = ["--durations=10", "--durations-min=5"]
+SPREAD = ["-n", "auto", "--dist", "worksteal", *SLOWEST]
 CORE_COVERAGE_PERCENT = 95
 ANYWHERE = "not btrfs and not zfs and not hosts"
 """The tests that need no filesystem of their own."""
@@ -163,8 +164,14 @@ def hosts(session: nox.Session) -> None:
 def zfs(session: nox.Session) -> None:
     """Tests on real OpenZFS: on this kernel's, or in a guest (``tests/zfs_guest/setup``)."""
     session.install(".", *group("test"))
-    pytest = ["pytest", "-m", "zfs", *(session.posargs or SPREAD)]
-    guest = ["tests/zfs_guest/run", "--seconds", str(GUEST_SECONDS)]
+    chosen = session.posargs or [*SLOWEST, "tests/plugins/zfs"]
+    pytest = ["pytest", "-m", "zfs", *chosen]
+    # Compiles here, in seconds, what a guest would compile in minutes.
+    session.run(
+        *pytest, "--collect-only", "-q", env=INSTALLED_ONLY | {"PYTHONDONTWRITEBYTECODE": ""}
+    )
+    guests = "1" if session.posargs else "2"
+    guest = ["tests/zfs_guest/run", "--guests", guests, "--seconds", str(GUEST_SECONDS)]
     session.run(*guest, *pytest, env=INSTALLED_ONLY, external=True)
 
 

@@ -99,7 +99,7 @@ class Receiver:
     async def receive(self, request: ReceiveRequest, stream: ByteStream) -> ReceiveResponse:
         """See :meth:`fsrep_core.EndpointSpec.receive`."""
         name = self.catalog.dataset_name(request.filesystem)
-        attempt = f"receiving {request.filesystem}{request.to_version.relative_name}"
+        attempt = f"receiving {request.filesystem}{request.to_version.relative_name} into {name}"
         present = await self._find_present(name, request)
         if present is not None:
             return ReceiveResponse(version=present)

@@ -1,12 +1,15 @@
 """Real pools of OpenZFS, and storages over them.
 
 Each test has pools of its own, on sparse files in memory; they are destroyed in every path
-out. Where the kernel has no ZFS, ``tests/zfs_guest/run`` runs these tests in a guest.
+out. Where the kernel has no ZFS, ``tests/zfs_guest/run`` runs these tests in a guest. What
+takes longest there is to start a process, so the helpers do without where they can.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import itertools
 import os
@@ -59,7 +62,11 @@ MEMORY = "/dev/shm"  # noqa: S108  (the pools' files are in memory, and private 
 ZVOL_ID = "/lib/udev/zvol_id"
 DEVICE_TIMEOUT_SECONDS = 30
 
+MOUNT_READ_ONLY = 1
+"""``MS_RDONLY`` of ``mount(2)``."""
+
 numbers = itertools.count(1)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def why_not():
@@ -72,8 +79,15 @@ def why_not():
 
 
 def run(*argv, check=True, **options):
-    """Run a program; give what it printed."""
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, **options)
+    """Run a program, which reads no locale's files; give what it printed."""
+    done = subprocess.run(
+        argv,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+        **options,
+    )
     if check and done.returncode:
         raise AssertionError(f"{argv}: status {done.returncode}: {done.stderr}{done.stdout}")
     return done.stdout
@@ -82,6 +96,22 @@ def run(*argv, check=True, **options):
 def zfs(*arguments, **options):
     """Run ``zfs``; give what it printed."""
     return run("zfs", *arguments, **options)
+
+
+@contextlib.contextmanager
+def mounted(snapshot):
+    """Mount a snapshot, without a process; give where, ``None`` = it is of a volume."""
+    with tempfile.TemporaryDirectory() as point:
+        if libc.mount(snapshot.encode(), point.encode(), b"zfs", MOUNT_READ_ONLY, None):
+            number = ctypes.get_errno()
+            if number != errno.EINVAL:
+                raise OSError(number, os.strerror(number), snapshot)
+            yield None
+            return
+        try:
+            yield point
+        finally:
+            assert not libc.umount2(point.encode(), 0), snapshot
 
 
 @attrs.define(eq=False)
@@ -126,7 +156,7 @@ class Site:
 
     @property
     def root(self):
-        return self.options.get("root", self.pool.name)
+        return self.options.get("root") or self.pool.name
 
     def reopen(self, **options):
         """Make the storage anew, as another process would, perhaps with other options."""
@@ -140,7 +170,15 @@ class Site:
     def filesystem(self, name="docs", **properties):
         """Make a filesystem; give where it is mounted."""
         self._create(name, (), properties)
-        return Path(self.get(name, "mountpoint"))
+        return self.mounted_at(name)
+
+    def mounted_at(self, name):
+        """Give where a filesystem is mounted, without a process; ``None`` = nowhere."""
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            dataset, path = [word.replace("\\040", " ") for word in line.split()[:2]]
+            if dataset == self.dataset(name):
+                return Path(path)
+        return None
 
     def volume(self, name, size_bytes=8 << 20, **properties):
         """Make a volume."""
@@ -162,7 +200,7 @@ class Site:
 
     def write(self, number, name="docs", size_bytes=1 << 20):
         """Write bytes that do not compress into a file of a filesystem."""
-        path = Path(self.get(name, "mountpoint"), f"file{number}")
+        path = self.mounted_at(name) / f"file{number}"
         path.write_bytes(os.urandom(size_bytes))
         return path
 
@@ -206,15 +244,13 @@ class Site:
     def content(self, name, snapshot):
         """Read a snapshot without the storage's hooks, though its filesystem is not mounted."""
         dataset = self.dataset(name)
-        if zfs("get", "-Ho", "value", "type", dataset).strip() == "volume":
-            zfs("set", "snapdev=visible", dataset)
-            return hashlib.sha256(self.device(f"{name}@{snapshot}").read_bytes()).hexdigest()
-        with tempfile.TemporaryDirectory() as point:
-            run("mount", "-t", "zfs", "-o", "ro", f"{dataset}@{snapshot}", point)
-            try:
+        with mounted(f"{dataset}@{snapshot}") as point:
+            if point is not None:
                 return read_tree(point)
-            finally:
-                run("umount", point)
+        # What was received has no device, and gets those of its snapshots only after its own.
+        for setting in ("volmode=dev", "snapdev=visible"):
+            zfs("set", setting, dataset)
+        return hashlib.sha256(self.device(f"{name}@{snapshot}").read_bytes()).hexdigest()
 
     def device(self, name):
         """Find the device of a volume or of its snapshot, also where nobody links to it."""
@@ -252,10 +288,7 @@ class ZfsHarness(StorageHarness):
 
     async def change(self, filesystem, seed):
         site = self.sites[Side.SENDER]
-        if not site.exists(filesystem):
-            site.filesystem(filesystem)
-        path = Path(site.get(filesystem, "mountpoint"))
-        change_files(path, seed)
+        change_files(site.mounted_at(filesystem) or site.filesystem(filesystem), seed)
 
     async def read(self, side, filesystem, version):
         return self.sites[side].content(filesystem, version.name)

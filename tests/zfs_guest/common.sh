@@ -37,6 +37,6 @@ guest_is_ready() {
 # What each start of a command on ZFS opens.
 files_of_tools() {
   local tools=(/sbin/zfs /sbin/zpool /bin/bash)
-  printf '%s\n' "${tools[@]}"
+  printf '%s\n' "${tools[@]}" /etc/ld.so.cache
   ldd "${tools[@]}" | grep -oP '(?<= )/\S+|^\t\K/\S+(?= \()' | sort -u
 }

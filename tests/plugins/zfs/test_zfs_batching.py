@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import trio
 import trio.lowlevel
@@ -120,6 +123,15 @@ def test_chunks_are_as_few_as_fit():
         ["y" * (ARGUMENTS_LIMIT_BYTES + 1)],
         ["z"],
     ]
+
+
+def test_a_command_takes_the_longest_chunk_as_one_argument():
+    """As in ``zfs destroy docs@a,b,c``."""
+    [chunk, *_] = chunks((f"{number:06}{'x' * 100}",) for number in range(2000))
+
+    done = subprocess.run([sys.executable, "-c", "", f"{'y' * 255}@{','.join(chunk)}"], check=False)
+
+    assert done.returncode == 0
 
 
 def test_groups_stay_together():

@@ -21,6 +21,7 @@ CHANGE_BYTES = 4 << 20
 CUT_BYTES = 1 << 20
 REPEATED_BYTES = 512 << 10
 """What a resumed send may repeat: what the receiver had not written, and headers."""
+REFUSED = "refused"
 
 
 async def two_versions(site, name="docs"):
@@ -212,19 +213,23 @@ async def test_a_forged_token_reads_nothing(zfs_sites):
         "a long one": attrs.evolve(token, value=token.value + "0" * 200_000),
     }
 
-    believed = [what for what, each in wrong.items() if await is_believed(a, second, each)]
+    whole_bytes = await size_of(a, second)
+    sent = {what: await size_or_refusal(a, second, each) for what, each in wrong.items()}
 
-    assert believed == []
+    assert {what for what, bytes_sent in sent.items() if bytes_sent != REFUSED} == {
+        "a changed path",  # as it is after a rename: the whole of what was asked for
+        "a changed snapshot",
+    }
+    assert set(sent.values()) == {REFUSED, whole_bytes}
     unchanged = forge(token, lambda said: said)
     assert 0 < await size_of(a, second, token=unchanged) < CHANGE_BYTES
 
 
-async def is_believed(site, version, token):
+async def size_or_refusal(site, version, token):
     try:
-        await size_of(site, version, token=token)
+        return await size_of(site, version, token=token)
     except StaleTokenError:
-        return False
-    return True
+        return REFUSED
 
 
 STAGES = ["at once", "after a byte", "in the middle", "at the end", "vouched for"]

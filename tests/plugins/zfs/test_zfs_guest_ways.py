@@ -52,6 +52,8 @@ async def test_full_incremental_and_resumed(zfs_sites, reach):
         interrupted = await drive(sender, receiver, filesystems=("docs",))
         reports.append(await drive(sender, receiver))
 
+    problems = [each.problem for report in reports for each in report.replications]
+    assert set(problems) == {None}, problems
     assert [each.status for each in reports] == ["completed"] * 3
     assert interrupted.replications[0].problem.kind == "interrupted-stream"
     resumed = {

@@ -13,6 +13,7 @@ from fsrep_core import (
     CursorRequest,
     DestroyVersionsRequest,
     InvalidRequestError,
+    OutOfSpaceError,
     ReceiveRequest,
     ResumeToken,
     SendRequest,
@@ -165,6 +166,18 @@ async def test_a_hold_that_stays_is_told_and_fails_nothing(pretended_sites, capl
 
     assert cursor.guid == made["a"].guid
     assert "stays" in caplog.text
+
+
+async def test_what_fails_on_receiving_says_where(pretended_sites):
+    """Which pool is full, for one, ``zfs receive`` does not say."""
+    sender, receiver = pretended_sites
+    made = await make(sender, "a")
+    receiver.refuse("receive", "cannot receive new filesystem stream: out of space")
+
+    with pytest.raises(OutOfSpaceError) as caught:
+        await replicate(sender, receiver, request_of(made["a"]))
+
+    assert f"{receiver.root}/docs:" in caught.value.message
 
 
 async def test_where_holds_are_forbidden_the_hint_names_the_option(pretended_sites):
