@@ -162,10 +162,21 @@ def hosts(session: nox.Session) -> None:
 
 @nox.session
 def zfs(session: nox.Session) -> None:
-    """Tests on real OpenZFS: on this kernel's, or in a guest (``tests/zfs_guest/setup``)."""
+    """Tests on real OpenZFS: on this kernel's, or in guests (``tests/zfs_guest/setup``)."""
+    run_on_zfs(session, "zfs and not proof")
+
+
+@nox.session
+def zfs_kills(session: nox.Session) -> None:
+    """Ninety kills on real OpenZFS, as long again as the other tests on it."""
+    run_on_zfs(session, "zfs and proof")
+
+
+def run_on_zfs(session: nox.Session, marks: str) -> None:
+    """Run tests where OpenZFS is."""
     session.install(".", *group("test"))
     chosen = session.posargs or [*SLOWEST, "tests/plugins/zfs"]
-    pytest = ["pytest", "-m", "zfs", *chosen]
+    pytest = ["pytest", "-m", marks, *chosen]
     # Compiles here, in seconds, what a guest would compile in minutes.
     session.run(
         *pytest, "--collect-only", "-q", env=INSTALLED_ONLY | {"PYTHONDONTWRITEBYTECODE": ""}

@@ -59,6 +59,10 @@ TIMING = Timing(heartbeat_interval_seconds=0.1)
 CLIENT = "laptop"
 
 
+LOGIN_TIMEOUT = "2m"
+"""On a machine that is emulated, and has other work, a login takes more than half a minute."""
+
+
 def admission_to(storage):
     """Let the client do everything with a storage, for as long as it takes."""
     endpoint = Endpoint(storage, name="storage", call_timeout_seconds=float("inf"))
@@ -118,6 +122,8 @@ async def way_by_ssh(scene, storage, *, detour=straight, timing=None):
             nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(listener)])
             options = scene.options(command=shlex.join(words), host=host, port=via)
             options["options"].append(f"HostKeyAlias=[127.0.0.1]:{port}")
+            if timing is None:
+                options["connect_timeout"] = LOGIN_TIMEOUT
             config = structure_options(SshConfig, options, "")
             yield partial(in_this_process, in_time(Ssh, timing)(config), storage)
             nursery.cancel_scope.cancel()
