@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,6 +21,7 @@ from fsrep_btrfs.finder import Finder, View
 from fsrep_btrfs.layout import SNAPSHOT, Found, check_filesystem, check_version_name
 from fsrep_btrfs.listing import Subvolume, relative_to
 from fsrep_btrfs.staging import Staging, name_received, prepare, publish, staging_directories
+from fsrep_btrfs.writeback import written_back
 from fsrep_core import (
     BrokenEndpointError,
     BusyError,
@@ -124,7 +126,9 @@ class Receiver:
     ) -> Subvolume:
         wrapper = staging.make_wrapper(request.to_version.name)
         tool = self.finder.tool
-        await tool.receive(attempt, stream, str(wrapper), lock=staging.lock)
+        await written_back(
+            wrapper, partial(tool.receive, attempt, stream, str(wrapper), lock=staging.lock)
+        )
         received = name_received(wrapper)
         await trio.to_thread.run_sync(prepare, wrapper, request.filesystem)
         subvolume = await tool.show(str(received))

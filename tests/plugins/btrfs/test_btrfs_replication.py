@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 
 import attrs
 import pytest
+import trio
 
+from fsrep_btrfs import writeback
 from fsrep_btrfs.listing import parse_show
 from fsrep_btrfs.tool import BtrfsTool
 from fsrep_core import (
@@ -548,6 +551,41 @@ async def test_a_user_without_privileges_is_told_what_to_do(sites):
             await sites[0].versions()
         assert hint in caught.value.hint
         assert not caught.value.local
+
+
+async def test_what_arrives_goes_to_the_disk_at_once(sites, docs, tools, monkeypatch):
+    """The sync in the end is not the first; one that fails in between fails nothing."""
+    a, b, _ = sites
+    docs.joinpath("large").write_bytes(os.urandom(4 << 20))
+    version = await a.snapshot("1")
+    synced = []
+
+    def sync(directory):
+        synced.append(directory)
+        raise OSError(errno.EIO, "no disk")
+
+    monkeypatch.setattr(writeback, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(writeback, "DIRTY_BYTES", 0)
+    monkeypatch.setattr(writeback, "sync_file_system", sync)
+
+    await tools.replicate(a, b, version, change=SlowStream)
+
+    assert synced
+    assert tools.same_content(a.place("1"), b.place("1")) == []
+
+
+class SlowStream(ByteStream):
+    """Takes its time."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    async def receive_some(self, max_bytes):
+        await trio.sleep(0.05)
+        return await self._stream.receive_some(max_bytes)
+
+    async def finish(self):
+        await self._stream.finish()
 
 
 class CountedStream(ByteStream):
