@@ -197,7 +197,6 @@ __all__ = [
     "VersionResult",
     "Warned",
     "Way",
-    "__version__",
     "feed_process",
     "hookimpl",
     "open_process_stream",
