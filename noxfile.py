@@ -167,8 +167,8 @@ def zfs(session: nox.Session) -> None:
 
 
 @nox.session
-def zfs_kills(session: nox.Session) -> None:
-    """Ninety kills on real OpenZFS, as long again as the other tests on it."""
+def zfs_proof(session: nox.Session) -> None:
+    """The long tests on real OpenZFS: all laws, encryption, ways to another host, kills."""
     run_on_zfs(session, "zfs and proof")
 
 

@@ -8,7 +8,7 @@ from fsrep_core import InterruptedStreamError, SendRequest
 from fsrep_core.testing import CutStream
 from real_zfs import JOB, replicate, run_job, zfs
 
-pytestmark = pytest.mark.zfs
+pytestmark = [pytest.mark.zfs, pytest.mark.proof]
 
 KEY = 4 * "0123456789abcdef"
 """Not a passphrase: to derive a key from one takes seconds where the machine is emulated."""

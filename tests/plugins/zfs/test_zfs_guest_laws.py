@@ -9,7 +9,7 @@ import pytest
 from fsrep_core.testing import STORAGE_LAWS, check_storage
 from real_zfs import ZfsHarness
 
-pytestmark = pytest.mark.zfs
+pytestmark = [pytest.mark.zfs, pytest.mark.proof]
 
 
 @pytest.mark.parametrize("law", STORAGE_LAWS)

@@ -11,7 +11,7 @@ from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.testing import CutStream, no_leaks
 from real_zfs import drive, zfs
 
-pytestmark = pytest.mark.zfs
+pytestmark = [pytest.mark.zfs, pytest.mark.proof]
 
 LARGE_BYTES = 3 << 20
 
