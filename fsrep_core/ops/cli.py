@@ -31,10 +31,10 @@ EXIT_INTERRUPTED = 130
 
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+SHELLS = ("bash", "zsh", "fish")
+
 GARBAGE_THRESHOLD = 20_000
 """How many new objects make Python look for cycles among them; its own number is 700."""
-
-SHELLS = ("bash", "zsh", "fish")
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

@@ -129,7 +129,7 @@ class OutgoingFrames:
 
     def _fill(self) -> int:
         if not self._buffer:
-            # The payload begins a page: the kernel copies to where none begins at half the speed.
+            # The payload begins a page: some processors copy more slowly to any other place.
             room = memoryview(mmap.mmap(-1, mmap.PAGESIZE + self.limit_bytes))
             self._buffer = room[mmap.PAGESIZE - HEADER_BYTES :]
         try:

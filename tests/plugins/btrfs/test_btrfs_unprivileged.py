@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import traceback
-import warnings
 from pathlib import Path
 
 import pytest
 import trio
 
+from nobody import NOBODY, as_nobody, let_in
+
 pytestmark = pytest.mark.btrfs
 
 DOCS = Path(__file__).parents[3] / "docs"
-USER, USER_ID = "nobody", 65534
 
 
 def missing(*names):
@@ -34,7 +33,7 @@ def by_sudo():
     file = Path(f"/etc/sudoers.d/fsrep-test-{os.getpid()}")
     file.touch(0o440)
     try:
-        file.write_text("".join(f"{USER} {rule}\n" for rule in rules))
+        file.write_text("".join(f"nobody {rule}\n" for rule in rules))
         yield ("sudo", "-n", program)
     finally:
         file.unlink()
@@ -47,32 +46,11 @@ def by_capabilities(tmp_path, tools):
     (capabilities,) = re.findall(r"^setcap (\S+) ", page, re.MULTILINE)
     program = tmp_path / "fsrep-btrfs"
     shutil.copy(shutil.which("btrfs"), program)
-    os.chown(program, USER_ID, USER_ID)
+    os.chown(program, NOBODY, NOBODY)
     program.chmod(0o500)
     tools.run("setcap", capabilities, program)
-    for folder in program.parents[:-1]:
-        folder.chmod(folder.stat().st_mode | 0o011)
+    let_in(program.parent)
     return (str(program),)
-
-
-def as_user(work):
-    """Do something in a process of the user; give whether it was done."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer Pythons warn of threads; none matters here
-        child = os.fork()
-    if not child:
-        try:
-            os.setgroups([])
-            os.setgid(USER_ID)
-            os.setuid(USER_ID)
-            work()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001  (the parent sees no error, and this)
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    return status == 0
 
 
 @pytest.mark.parametrize(
@@ -90,7 +68,7 @@ def test_a_user_replicates(how, request, sites, tools):
     a.root.parent.parent.chmod(0o711)
     (a.root / "snapshots").mkdir()
     for path in (a.root / "snapshots", b.root):
-        os.chown(path, USER_ID, USER_ID)
+        os.chown(path, NOBODY, NOBODY)
     secret = docs / "secret"
     secret.write_text("only root may read this")
     secret.chmod(0o600)
@@ -113,13 +91,13 @@ def test_a_user_replicates(how, request, sites, tools):
         for path in site.root.rglob("@0"):
             tools.btrfs("subvolume", "delete", path / "snapshot")
         for path in (site.root / "snapshots").rglob("*"):
-            os.chown(path, USER_ID, USER_ID)
+            os.chown(path, NOBODY, NOBODY)
         site.reopen(command=command)
-    os.chown(b.root / "snapshots", USER_ID, USER_ID)
+    os.chown(b.root / "snapshots", NOBODY, NOBODY)
 
-    assert as_user(lambda: trio.run(replicate, "1"))
+    assert as_nobody(lambda: trio.run(replicate, "1"))
     secret.write_text("and this, which is newer")
-    assert as_user(lambda: trio.run(replicate, "2"))
+    assert as_nobody(lambda: trio.run(replicate, "2"))
     assert tools.same_content(a.place("2"), b.place("2")) == []
     assert b.place("2").joinpath("secret").stat().st_uid == 0
-    assert as_user(lambda: trio.run(destroy))
+    assert as_nobody(lambda: trio.run(destroy))

@@ -8,14 +8,13 @@ import os
 import shutil
 import struct
 import tempfile
-import traceback
-import warnings
 
 import attrs
 import pytest
 
 import fsrep_directory.engine.create
 import fsrep_directory.engine.partial
+import nobody
 from fsrep_core.testing.trees import compare_trees
 from fsrep_directory.engine.create import create
 from fsrep_directory.engine.destroy import destroy
@@ -24,6 +23,7 @@ from fsrep_directory.engine.inventory import inventory
 from fsrep_directory.engine.receive import receive
 from fsrep_directory.engine.send import estimate, send
 from fsrep_directory.engine.store import Root, StoredVersion
+from nobody import NOBODY
 
 
 @attrs.define(eq=False)
@@ -151,35 +151,23 @@ class AsNobody:
         """Give everything below to nobody, and let nobody come to it."""
         for folder, names, files in os.walk(path):
             for name in ["", *names, *files]:
-                os.chown(os.path.join(folder, name), 65534, 65534, follow_symlinks=False)
-        while path != "/":
-            os.chmod(path, os.stat(path).st_mode | 0o011)
-            path = os.path.dirname(path)
+                os.chown(os.path.join(folder, name), NOBODY, NOBODY, follow_symlinks=False)
+        nobody.let_in(path)
 
     def __call__(self, function):
         read_end, write_end = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer Pythons warn of threads; none matters here
-            child = os.fork()
-        if not child:
+
+        def work():
             try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                try:
-                    answer = function()
-                except Failure as failure:
-                    answer = failure.facts()
-                os.write(write_end, json.dumps(answer).encode())
-            except BaseException:  # noqa: BLE001  (the parent sees no answer, and this)
-                traceback.print_exc()
-            finally:
-                os._exit(0)
+                answer = function()
+            except Failure as failure:
+                answer = failure.facts()
+            os.write(write_end, json.dumps(answer).encode())
+
+        nobody.as_nobody(work)
         os.close(write_end)
         with open(read_end, "rb") as file:
-            answer = file.read()
-        os.waitpid(child, 0)
-        return json.loads(answer)
+            return json.loads(file.read())
 
 
 @pytest.fixture
