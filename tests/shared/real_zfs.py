@@ -42,6 +42,8 @@ from fsrep_zfs.config import ZfsConfig
 from fsrep_zfs.storage import ZfsStorage
 
 __all__ = [
+    "ENCRYPTED",
+    "KEY",
     "Pool",
     "Site",
     "ZfsHarness",
@@ -58,6 +60,10 @@ __all__ = [
 JOB = "job"
 POOL_BYTES = 1 << 30
 MEMORY = "/dev/shm"  # noqa: S108  (the pools' files are in memory, and private to this user)
+
+KEY = 4 * "0123456789abcdef"
+"""Not a passphrase: to derive a key from one takes seconds where the machine is emulated."""
+ENCRYPTED = {"encryption": "on", "keyformat": "hex", "key": KEY}
 
 ZVOL_ID = "/lib/udev/zvol_id"
 DEVICE_TIMEOUT_SECONDS = 30

@@ -16,7 +16,7 @@ __all__ = ["zfs_pools", "zfs_sites"]
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Keep every so manieth test, after others were deselected, so that shares are alike."""
+    """Keep one test of each so many, after others were deselected, so that shares are alike."""
     number, shares = map(int, os.environ.get("TEST_SHARE", "1/1").split("/"))
     mine = items[number - 1 :: shares]
     others = [item for item in items if item not in mine]

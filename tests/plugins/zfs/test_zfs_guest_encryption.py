@@ -6,13 +6,10 @@ import pytest
 
 from fsrep_core import InterruptedStreamError, SendRequest
 from fsrep_core.testing import CutStream
-from real_zfs import JOB, replicate, run_job, zfs
+from real_zfs import ENCRYPTED, JOB, KEY, replicate, run_job, zfs
 
 pytestmark = [pytest.mark.zfs, pytest.mark.proof]
 
-KEY = 4 * "0123456789abcdef"
-"""Not a passphrase: to derive a key from one takes seconds where the machine is emulated."""
-ENCRYPTED = {"encryption": "on", "keyformat": "hex", "key": KEY}
 CHANGE_BYTES = 2 << 20
 CUT_AT = 1 << 20
 

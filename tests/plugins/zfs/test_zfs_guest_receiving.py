@@ -16,13 +16,9 @@ from fsrep_core import (
     SendRequest,
 )
 from fsrep_core.planning import Diverged, Initial
-from real_zfs import JOB, Site, replicate, run, run_job, zfs
+from real_zfs import ENCRYPTED, JOB, Site, replicate, run, run_job, zfs
 
 pytestmark = pytest.mark.zfs
-
-KEY = 4 * "0123456789abcdef"
-"""Not a passphrase: to derive a key from one takes seconds where the machine is emulated."""
-ENCRYPTED = {"encryption": "on", "keyformat": "hex", "key": KEY}
 
 
 async def filled(site, name="docs", *versions):
