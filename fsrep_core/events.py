@@ -11,6 +11,7 @@ from typing import TypeAlias
 import attrs
 
 from fsrep_core.reports import ReplicationReport, RunReport, StepReport
+from fsrep_core.shown import Shown
 from fsrep_core.transports import Expiry
 from fsrep_core.values import Problem
 
@@ -31,15 +32,15 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
-class RunStarted:
+@attrs.frozen(kw_only=True, repr=False)
+class RunStarted(Shown):
     """A run of a job begins."""
 
     job: str
 
 
-@attrs.frozen(kw_only=True)
-class RunStateChanged:
+@attrs.frozen(kw_only=True, repr=False)
+class RunStateChanged(Shown):
     """The run's machine moved."""
 
     job: str
@@ -51,16 +52,16 @@ class RunStateChanged:
     """How long the run waits before it goes on, where it waits."""
 
 
-@attrs.frozen(kw_only=True)
-class FilesystemPlanned:
+@attrs.frozen(kw_only=True, repr=False)
+class FilesystemPlanned(Shown):
     """A filesystem has a plan, or a conflict. Told again with every new plan."""
 
     job: str
     replication: ReplicationReport
 
 
-@attrs.frozen(kw_only=True)
-class StepStarted:
+@attrs.frozen(kw_only=True, repr=False)
+class StepStarted(Shown):
     """A step begins, or begins again. ``StepFinished`` or ``StepAborted`` says how it ended."""
 
     job: str
@@ -68,8 +69,8 @@ class StepStarted:
     step: StepReport
 
 
-@attrs.frozen(kw_only=True)
-class StepStateChanged:
+@attrs.frozen(kw_only=True, repr=False)
+class StepStateChanged(Shown):
     """A step's machine moved."""
 
     job: str
@@ -78,8 +79,8 @@ class StepStateChanged:
     from_state: str
 
 
-@attrs.frozen(kw_only=True)
-class BytesMoved:
+@attrs.frozen(kw_only=True, repr=False)
+class BytesMoved(Shown):
     """Bytes of a step moved since the last event of this kind."""
 
     job: str
@@ -88,8 +89,8 @@ class BytesMoved:
     new_bytes: int
 
 
-@attrs.frozen(kw_only=True)
-class StepFinished:
+@attrs.frozen(kw_only=True, repr=False)
+class StepFinished(Shown):
     """A step is completed, or failed for this attempt (``step.problem``)."""
 
     job: str
@@ -97,8 +98,8 @@ class StepFinished:
     step: StepReport
 
 
-@attrs.frozen(kw_only=True)
-class StepAborted:
+@attrs.frozen(kw_only=True, repr=False)
+class StepAborted(Shown):
     """A step was left before its end, for no fault of its own.
 
     The run was interrupted, or a problem that concerns more than one filesystem ended the
@@ -110,16 +111,16 @@ class StepAborted:
     step: StepReport
 
 
-@attrs.frozen(kw_only=True)
-class FilesystemFinished:
+@attrs.frozen(kw_only=True, repr=False)
+class FilesystemFinished(Shown):
     """Nothing more is done for this filesystem in this attempt."""
 
     job: str
     replication: ReplicationReport
 
 
-@attrs.frozen(kw_only=True)
-class Warned:
+@attrs.frozen(kw_only=True, repr=False)
+class Warned(Shown):
     """Something the operator should know that stops nothing."""
 
     job: str
@@ -127,16 +128,16 @@ class Warned:
     filesystem: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ExpiriesKnown:
+@attrs.frozen(kw_only=True, repr=False)
+class ExpiriesKnown(Shown):
     """What the transports of a job need and what ends some day. Told before a run begins."""
 
     job: str
     expiries: tuple[Expiry, ...]
 
 
-@attrs.frozen(kw_only=True)
-class RunFinished:
+@attrs.frozen(kw_only=True, repr=False)
+class RunFinished(Shown):
     """A run of a job ended. Always the last event of a run, also when it is cancelled."""
 
     job: str

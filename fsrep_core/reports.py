@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import attrs
 
+from fsrep_core.shown import Shown
 from fsrep_core.values import Problem, Version
 
 __all__ = ["ReplicationReport", "RunReport", "StepReport"]
 
 
-@attrs.frozen(kw_only=True)
-class StepReport:
+@attrs.frozen(kw_only=True, repr=False)
+class StepReport(Shown):
     """One send/receive of one filesystem."""
 
     from_version: Version | None
@@ -36,8 +37,8 @@ class StepReport:
     """The data was there already; only the cursor had to move."""
 
 
-@attrs.frozen(kw_only=True)
-class ReplicationReport:
+@attrs.frozen(kw_only=True, repr=False)
+class ReplicationReport(Shown):
     """One filesystem's completed and pending steps."""
 
     filesystem: str
@@ -64,8 +65,8 @@ class ReplicationReport:
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-@attrs.frozen(kw_only=True)
-class RunReport:
+@attrs.frozen(kw_only=True, repr=False)
+class RunReport(Shown):
     """All filesystems of one job, once."""
 
     job: str

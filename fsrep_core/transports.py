@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from fsrep_core.shown import Shown
 from fsrep_core.values import Side
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
-class Expiry:
+@attrs.frozen(kw_only=True, repr=False)
+class Expiry(Shown):
     """Something that a transport needs and that ends some day, such as a certificate."""
 
     what: str
@@ -42,8 +43,8 @@ class Expiry:
     """When, in seconds since the epoch."""
 
 
-@attrs.frozen(kw_only=True)
-class StorageChoice:
+@attrs.frozen(kw_only=True, repr=False)
+class StorageChoice(Shown):
     """The storage that a side of a job names, for the transport to open."""
 
     name: str
@@ -57,8 +58,8 @@ class StorageChoice:
     """
 
 
-@attrs.frozen(kw_only=True)
-class EndpointContext:
+@attrs.frozen(kw_only=True, repr=False)
+class EndpointContext(Shown):
     """What a transport knows of the side that it opens."""
 
     job: str
@@ -94,8 +95,8 @@ class Transport(abc.ABC):
         return ()
 
 
-@attrs.frozen(kw_only=True)
-class Identified:
+@attrs.frozen(kw_only=True, repr=False)
+class Identified(Shown):
     """A connection whose client has proved who it is."""
 
     identity: str

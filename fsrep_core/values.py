@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from fsrep_core.shown import Shown
 from fsrep_core.streams import ByteStream
 
 __all__ = [
@@ -53,8 +54,8 @@ class Side(enum.Enum):
     RECEIVER = "receiver"
 
 
-@attrs.frozen
-class Version:
+@attrs.frozen(repr=False)
+class Version(Shown):
     """One snapshot or bookmark of one filesystem, as one side sees it."""
 
     kind: VersionKind
@@ -73,8 +74,8 @@ class Version:
         return ("@" if self.kind is VersionKind.SNAPSHOT else "#") + self.name
 
 
-@attrs.frozen
-class ResumeToken:
+@attrs.frozen(repr=False)
+class ResumeToken(Shown):
     """What lets a receive that was cut go on. The receiver's storage makes it.
 
     ``to_guid`` is what completing the token commits, whatever else was intended.
@@ -88,8 +89,8 @@ class ResumeToken:
     """Bytes of the stream that need not be sent again; ``None`` = not known."""
 
 
-@attrs.frozen(kw_only=True)
-class Capabilities:
+@attrs.frozen(kw_only=True, repr=False)
+class Capabilities(Shown):
     """What an endpoint can do beyond the hooks, and what it needs."""
 
     stream_formats: frozenset[str]
@@ -106,8 +107,8 @@ class Capabilities:
     """A bookmark can be the base of a send."""
 
 
-@attrs.frozen(kw_only=True)
-class Filesystem:
+@attrs.frozen(kw_only=True, repr=False)
+class Filesystem(Shown):
     """One filesystem of an inventory."""
 
     name: str
@@ -126,16 +127,16 @@ class Filesystem:
     """What the storage wants to show of it (type, encryption); never decided upon here."""
 
 
-@attrs.frozen(kw_only=True)
-class Inventory:
+@attrs.frozen(kw_only=True, repr=False)
+class Inventory(Shown):
     """All filesystems of one endpoint that a job may mean."""
 
     capabilities: Capabilities
     filesystems: tuple[Filesystem, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class InventoryRequest:
+@attrs.frozen(kw_only=True, repr=False)
+class InventoryRequest(Shown):
     """Ask for filesystems and their versions."""
 
     job: str
@@ -145,16 +146,16 @@ class InventoryRequest:
     less (see :func:`fsrep_core.planning.select_filesystems`)."""
 
 
-@attrs.frozen(kw_only=True)
-class SizeEstimate:
+@attrs.frozen(kw_only=True, repr=False)
+class SizeEstimate(Shown):
     """How many bytes a send would be."""
 
     size_bytes: int | None
     """``None`` = the storage cannot say. It stays unknown; it is not zero."""
 
 
-@attrs.frozen(kw_only=True)
-class SendRequest:
+@attrs.frozen(kw_only=True, repr=False)
+class SendRequest(Shown):
     """Ask the sender for the stream of one step."""
 
     job: str
@@ -169,8 +170,8 @@ class SendRequest:
     """The receiver's. A sender that cannot use it sends from the start and says so."""
 
 
-@attrs.frozen(kw_only=True)
-class SendResponse:
+@attrs.frozen(kw_only=True, repr=False)
+class SendResponse(Shown):
     """What a sender opened."""
 
     stream: ByteStream | None
@@ -181,8 +182,8 @@ class SendResponse:
     """How many bytes the stream will be, where opening it told; ``None`` = not known."""
 
 
-@attrs.frozen(kw_only=True)
-class ReceiveRequest:
+@attrs.frozen(kw_only=True, repr=False)
+class ReceiveRequest(Shown):
     """Ask the receiver to consume the stream of one step and commit it."""
 
     job: str
@@ -198,8 +199,8 @@ class ReceiveRequest:
     """The receiver's own versions that the policy lets it destroy first; no others."""
 
 
-@attrs.frozen(kw_only=True)
-class ReceiveResponse:
+@attrs.frozen(kw_only=True, repr=False)
+class ReceiveResponse(Shown):
     """What a receiver committed."""
 
     version: Version
@@ -208,8 +209,8 @@ class ReceiveResponse:
     """What the operator should know although the version is whole."""
 
 
-@attrs.frozen(kw_only=True)
-class CursorRequest:
+@attrs.frozen(kw_only=True, repr=False)
+class CursorRequest(Shown):
     """Ask for the cursor of a job on one filesystem, or move it forward."""
 
     job: str
@@ -218,8 +219,8 @@ class CursorRequest:
     """``None`` = only look."""
 
 
-@attrs.frozen(kw_only=True)
-class CreateVersionRequest:
+@attrs.frozen(kw_only=True, repr=False)
+class CreateVersionRequest(Shown):
     """Ask for a new snapshot of each of these filesystems, of one instant if possible."""
 
     job: str
@@ -227,8 +228,8 @@ class CreateVersionRequest:
     name: str
 
 
-@attrs.frozen(kw_only=True)
-class DestroyVersionsRequest:
+@attrs.frozen(kw_only=True, repr=False)
+class DestroyVersionsRequest(Shown):
     """Ask to destroy exactly these versions of one filesystem."""
 
     job: str
@@ -236,8 +237,8 @@ class DestroyVersionsRequest:
     versions: tuple[Version, ...]
 
 
-@attrs.frozen(kw_only=True)
-class Problem:
+@attrs.frozen(kw_only=True, repr=False)
+class Problem(Shown):
     """An error as reports, machines and peers see it: facts, no traceback."""
 
     message: str
@@ -247,8 +248,8 @@ class Problem:
     hint: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class VersionResult:
+@attrs.frozen(kw_only=True, repr=False)
+class VersionResult(Shown):
     """What became of one version in ``create_version`` or ``destroy_versions``."""
 
     filesystem: str
@@ -260,8 +261,8 @@ class VersionResult:
     """What the operator should know although it was done."""
 
 
-@attrs.frozen(kw_only=True)
-class PlannedStep:
+@attrs.frozen(kw_only=True, repr=False)
+class PlannedStep(Shown):
     """One send/receive that the planner chose. The step machine carries it out."""
 
     to_version: Version

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["WorkQueue"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WorkQueue:
     """The replications of one attempt that still have something to do."""
 

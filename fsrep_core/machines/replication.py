@@ -18,6 +18,7 @@ import attrs
 
 from fsrep_core.machines.step import Step, StepEvent, StepFailed, StepState
 from fsrep_core.reports import ReplicationReport, StepReport
+from fsrep_core.shown import Shown
 from fsrep_core.table import IllegalTransitionError, Table, advance, is_terminal
 from fsrep_core.values import Problem, Version
 
@@ -41,13 +42,13 @@ class ReplicationState(enum.Enum):
     COMPLETED = "completed"
 
 
-@attrs.frozen
-class StepCompleted:
+@attrs.frozen(repr=False)
+class StepCompleted(Shown):
     """The first pending step is completed, and others follow it."""
 
 
-@attrs.frozen
-class LastStepCompleted:
+@attrs.frozen(repr=False)
+class LastStepCompleted(Shown):
     """The only pending step is completed."""
 
 
@@ -61,7 +62,7 @@ TRANSITIONS: Table[ReplicationState] = {
 }
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Replication:
     """The steps of one filesystem. Made by :class:`ReplicationBuilder`."""
 
@@ -164,7 +165,7 @@ class Replication:
         )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ReplicationBuilder:
     """Collects the steps of one filesystem, then makes its replication.
 

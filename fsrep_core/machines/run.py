@@ -15,6 +15,7 @@ import attrs
 
 from fsrep_core.machines.replication import Replication
 from fsrep_core.reports import ReplicationReport, RunReport
+from fsrep_core.shown import Shown
 from fsrep_core.table import Table, advance, is_terminal
 from fsrep_core.values import Problem
 
@@ -49,13 +50,13 @@ class RunState(enum.Enum):
     PERMANENT_ERROR = "permanent-error"
 
 
-@attrs.frozen
-class PlanMade:
+@attrs.frozen(repr=False)
+class PlanMade(Shown):
     """Both sides were listed and every filesystem has a replication."""
 
 
-@attrs.frozen
-class PlanningFailed:
+@attrs.frozen(repr=False)
+class PlanningFailed(Shown):
     """A side could not be listed; it is worth another try at ``sleep_until``."""
 
     problem: Problem
@@ -63,13 +64,13 @@ class PlanningFailed:
     """Seconds since the epoch."""
 
 
-@attrs.frozen
-class WaitOver:
+@attrs.frozen(repr=False)
+class WaitOver(Shown):
     """The time to try again has come."""
 
 
-@attrs.frozen
-class AttemptFailed:
+@attrs.frozen(repr=False)
+class AttemptFailed(Shown):
     """Work cannot go on now; it is worth another attempt at ``sleep_until``."""
 
     problem: Problem
@@ -77,18 +78,18 @@ class AttemptFailed:
     """Seconds since the epoch."""
 
 
-@attrs.frozen
-class ReplanNeeded:
+@attrs.frozen(repr=False)
+class ReplanNeeded(Shown):
     """The work went well, but what follows must be planned from what is there now."""
 
 
-@attrs.frozen
-class WorkDone:
+@attrs.frozen(repr=False)
+class WorkDone(Shown):
     """Every filesystem is completed."""
 
 
-@attrs.frozen
-class RunFailed:
+@attrs.frozen(repr=False)
+class RunFailed(Shown):
     """Nothing more will be tried."""
 
     problem: Problem
@@ -121,7 +122,7 @@ TRANSITIONS: Table[RunState] = {
 }
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Run:
     """The filesystems of one job, and where their replication stands."""
 

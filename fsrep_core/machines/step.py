@@ -15,6 +15,7 @@ from typing import TypeAlias
 import attrs
 
 from fsrep_core.reports import StepReport
+from fsrep_core.shown import Shown
 from fsrep_core.table import Table, advance, is_terminal
 from fsrep_core.values import PlannedStep, Problem
 
@@ -37,18 +38,18 @@ class StepState(enum.Enum):
     COMPLETED = "completed"
 
 
-@attrs.frozen
-class ReceiverCommitted:
+@attrs.frozen(repr=False)
+class ReceiverCommitted(Shown):
     """The receiver has the step's version, durably."""
 
 
-@attrs.frozen
-class CursorMoved:
+@attrs.frozen(repr=False)
+class CursorMoved(Shown):
     """The sender's cursor marks the step's version."""
 
 
-@attrs.frozen
-class StepFailed:
+@attrs.frozen(repr=False)
+class StepFailed(Shown):
     """What the state asks for was tried and failed."""
 
     problem: Problem
@@ -75,7 +76,7 @@ def _initial_state(step: Step) -> StepState:
     return StepState.REPLICATION_READY
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Step:
     """A planned step and how far it has come."""
 

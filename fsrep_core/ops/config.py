@@ -20,6 +20,7 @@ from fsrep_core.planning.patterns import parse_pattern
 from fsrep_core.planning.policy import Base, Diverged, Initial, Policy, StaleToken, Steps
 from fsrep_core.quantities import parse_duration, parse_rate
 from fsrep_core.runtime.options import Mistake, OptionsError, structure_options
+from fsrep_core.shown import Shown
 
 __all__ = [
     "TABLES",
@@ -79,8 +80,8 @@ def _duration(default: float, key: str, validator: _Validator | None = None) -> 
     )
 
 
-@attrs.frozen(kw_only=True)
-class PluginChoice:
+@attrs.frozen(kw_only=True, repr=False)
+class PluginChoice(Shown):
     """A transport or storage by name, and its own options."""
 
     name: str
@@ -89,8 +90,8 @@ class PluginChoice:
     """All other keys of the table; the plugin says which there are."""
 
 
-@attrs.frozen(kw_only=True)
-class SideConfig:
+@attrs.frozen(kw_only=True, repr=False)
+class SideConfig(Shown):
     """One side of a job."""
 
     transport: PluginChoice
@@ -103,8 +104,8 @@ class SideConfig:
     """The most that this side sends or receives, all its streams together: ``"50 MiB/s"``."""
 
 
-@attrs.frozen(kw_only=True)
-class JobConfig:
+@attrs.frozen(kw_only=True, repr=False)
+class JobConfig(Shown):
     """One job: which filesystems go from where to where, and how."""
 
     name: str = attrs.field(validator=_check_name)

@@ -19,16 +19,18 @@ import attrs
 
 from fsrep_core.errors import ConfigError
 from fsrep_core.ops.config import JobConfig, parse_config, read_tables, unknown_tables
-from fsrep_core.ops.serve_config import ServeConfig, check_serve, parse_serve
-from fsrep_core.ops.serving import ServingConfig, check_identities, parse_serving
 from fsrep_core.runtime.options import OptionsError
+from fsrep_core.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fsrep_core.ops.serve_config import ServeConfig  # noqa: TC004  (its import costs time, and a job needs none)
+    from fsrep_core.ops.serving import IdentityConfig  # noqa: TC004  (its import costs time, and a job needs none)
+    from fsrep_core.runtime.options import Mistake
     from fsrep_core.runtime.registry import Registry
 
-__all__ = ["Config", "ConfigFileError", "find_config", "load_config", "load_serving"]
+__all__ = ["Config", "ConfigFileError", "find_config", "load_config", "load_identities"]
 
 SYSTEM_CONFIG = Path("/etc/fsrep/fsrep.toml")
 
@@ -36,14 +38,14 @@ SIZE_LIMIT_BYTES = 1024 * 1024
 """More than anyone writes by hand; keeps a wrong path from filling the memory."""
 
 
-@attrs.frozen(kw_only=True)
-class Config:
+@attrs.frozen(kw_only=True, repr=False)
+class Config(Shown):
     """A configuration file in which no mistake was found."""
 
     jobs: tuple[JobConfig, ...]
     """The ``[[job]]`` tables, in their order."""
-    serving: ServingConfig
-    """The clients that are served."""
+    identities: tuple[IdentityConfig, ...]
+    """The ``[[identity]]`` tables, in their order: the clients that are served."""
     serve: ServeConfig | None
     """The table ``[serve]``, where there is one."""
 
@@ -98,32 +100,55 @@ def load_config(path: Path, registry: Registry) -> Config:
     raw_jobs = tables.get("job")
     if isinstance(raw_jobs, list):
         mistakes += check_jobs(raw_jobs, registry)
-    serving, more_mistakes = parse_serving(tables)
+    identities, more_mistakes = _read_identities(tables, registry)
     mistakes += more_mistakes
-    raw_identities = tables.get("identity")
-    if isinstance(raw_identities, list):
-        mistakes += check_identities(raw_identities, registry)
-    serve, more_mistakes = parse_serve(tables)
-    mistakes += more_mistakes + check_serve(tables.get("serve"), registry)
+    serve, more_mistakes = _read_serve(tables, registry)
+    mistakes += more_mistakes
     if mistakes:
         raise ConfigFileError(path, [str(mistake) for mistake in mistakes])
-    return Config(jobs=tuple(jobs), serving=serving, serve=serve)
+    return Config(jobs=tuple(jobs), identities=identities, serve=serve)
 
 
-def load_serving(path: Path) -> ServingConfig:
-    """Read the serving side of a file, strictly; its jobs are not looked at.
+def _read_identities(
+    tables: Mapping[str, Any], registry: Registry
+) -> tuple[tuple[IdentityConfig, ...], list[Mistake]]:
+    raw_identities = tables.get("identity")
+    if raw_identities is None:
+        return (), []
+    from fsrep_core.ops.serving import check_identities, parse_identities
+
+    identities, mistakes = parse_identities(raw_identities)
+    return identities, mistakes + check_identities(raw_identities, registry)
+
+
+def _read_serve(
+    tables: Mapping[str, Any], registry: Registry
+) -> tuple[ServeConfig | None, list[Mistake]]:
+    raw = tables.get("serve")
+    if raw is None:
+        return None, []
+    from fsrep_core.ops.serve_config import check_serve, parse_serve
+
+    serve, mistakes = parse_serve(raw)
+    return serve, mistakes + check_serve(raw, registry)
+
+
+def load_identities(path: Path) -> tuple[IdentityConfig, ...]:
+    """Read the ``[[identity]]`` tables of a file, strictly; its jobs are not looked at.
 
     The storages' own options are checked when one is opened, so that the plugins of the
     others need not be imported.
 
     :raises ConfigFileError: the file cannot be used; every mistake is listed
     """
+    from fsrep_core.ops.serving import parse_identities
+
     tables = _read_file(path)
-    serving, mistakes = parse_serving(tables)
+    identities, mistakes = parse_identities(tables.get("identity", []))
     mistakes += unknown_tables(tables)
     if mistakes:
         raise ConfigFileError(path, [str(mistake) for mistake in mistakes])
-    return serving
+    return identities
 
 
 def _read_file(path: Path) -> dict[str, Any]:

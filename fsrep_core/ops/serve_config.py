@@ -67,14 +67,11 @@ class ServeConfig:
     where they were when the client tries again."""
 
 
-def parse_serve(tables: Mapping[str, Any]) -> tuple[ServeConfig | None, list[Mistake]]:
+def parse_serve(raw: object) -> tuple[ServeConfig | None, list[Mistake]]:
     """Read the table, as far as it can be read, and list what is wrong.
 
-    :returns: ``None`` where there is none, or it has mistakes
+    :returns: ``None`` where it has mistakes
     """
-    raw = tables.get("serve")
-    if raw is None:
-        return None, []
     if not isinstance(raw, Mapping):
         return None, [Mistake("serve", "is one table", "write [serve], not [[serve]]")]
     if isinstance(raw.get("listener"), Mapping):

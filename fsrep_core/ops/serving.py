@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IdentityConfig",
-    "ServingConfig",
     "admit_as_asked",
     "check_identities",
     "find_identity",
     "make_admission",
-    "parse_serving",
+    "parse_identities",
 ]
 
 IDENTITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,252}")
@@ -80,25 +79,18 @@ class IdentityConfig:
     of one serving process together. Each connection over ssh has a process of its own."""
 
 
-@attrs.frozen(kw_only=True)
-class ServingConfig:
-    """The serving side of a configuration file."""
+def parse_identities(
+    raw_identities: object,
+) -> tuple[tuple[IdentityConfig, ...], list[Mistake]]:
+    """Read the ``[[identity]]`` tables, as far as they can be read, and list what is wrong.
 
-    identities: tuple[IdentityConfig, ...] = attrs.field(alias="identity")
-    """The ``[[identity]]`` tables, in their order."""
-
-
-def parse_serving(tables: Mapping[str, Any]) -> tuple[ServingConfig, list[Mistake]]:
-    """Read the serving side of a file, as far as it can be read, and list what is wrong.
-
-    :returns: what has no mistakes of its own, and the mistakes of all
+    :returns: those without mistakes of their own, in their order, and the mistakes of all
     """
-    raw_identities = tables.get("identity", [])
     if not isinstance(raw_identities, list):
         mistake = Mistake(
             "identity", "identities are a list of tables", "write [[identity]], not [identity]"
         )
-        return ServingConfig(identity=()), [mistake]
+        return (), [mistake]
     identities: list[IdentityConfig] = []
     mistakes = repeated_names(
         "identity", raw_identities, "give each a name of its own; it says who is served what"
@@ -108,25 +100,26 @@ def parse_serving(tables: Mapping[str, Any]) -> tuple[ServingConfig, list[Mistak
             identities.append(structure_options(IdentityConfig, raw, ""))
         except OptionsError as exc:
             mistakes += within_entry("identity", raw, number, exc.mistakes)
-    return ServingConfig(identity=tuple(identities)), mistakes
+    return tuple(identities), mistakes
 
 
-def check_identities(raw_identities: Sequence[object], registry: Registry) -> list[Mistake]:
+def check_identities(raw_identities: object, registry: Registry) -> list[Mistake]:
     """List what is wrong with the storages that the identities name."""
     mistakes: list[Mistake] = []
-    for number, raw in enumerate(raw_identities, start=1):
+    raw_list = raw_identities if isinstance(raw_identities, list) else []
+    for number, raw in enumerate(raw_list, start=1):
         if isinstance(raw, Mapping):
             _, found = check_choice(registry, "storage", raw.get("storage"), "storage")
             mistakes += within_entry("identity", raw, number, found)
     return mistakes
 
 
-def find_identity(serving: ServingConfig, name: str) -> IdentityConfig:
+def find_identity(identities: Sequence[IdentityConfig], name: str) -> IdentityConfig:
     """Give the identity of this name.
 
     :raises ConfigError: there is none; names the nearest
     """
-    known = {identity.name: identity for identity in serving.identities}
+    known = {identity.name: identity for identity in identities}
     identity = known.get(name)
     if identity is not None:
         return identity

@@ -12,14 +12,15 @@ import attrs
 from fsrep_core.errors import ConfigError
 from fsrep_core.ops.config import JobConfig
 from fsrep_core.ops.files import find_config, load_config
-from fsrep_core.ops.serve_config import ServeConfig
-from fsrep_core.ops.serving import ServingConfig
 from fsrep_core.runtime.options import nearest
 from fsrep_core.runtime.registry import Registry, load_plugins
+from fsrep_core.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from fsrep_core.ops.serve_config import ServeConfig  # noqa: TC004  (its import costs time, and a job needs none)
+    from fsrep_core.ops.serving import IdentityConfig  # noqa: TC004  (its import costs time, and a job needs none)
     from fsrep_core.runtime.binding import Endpoint
     from fsrep_core.runtime.settings import JobSettings
     from fsrep_core.values import Side
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["Session", "job_settings", "open_session", "open_side", "open_sides"]
 
 
-@attrs.frozen(kw_only=True)
-class Session:
+@attrs.frozen(kw_only=True, repr=False)
+class Session(Shown):
     """A configuration that was found to be right, and the jobs that were asked for."""
 
     config_path: Path
     registry: Registry
     jobs: tuple[JobConfig, ...]
-    serving: ServingConfig
+    identities: tuple[IdentityConfig, ...]
     """The clients that are served."""
     serve: ServeConfig | None
     """Where to listen for them."""
@@ -62,7 +63,7 @@ def open_session(
         config_path=path,
         registry=registry,
         jobs=tuple(chosen),
-        serving=config.serving,
+        identities=config.identities,
         serve=config.serve,
     )
 

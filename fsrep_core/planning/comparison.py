@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from fsrep_core.shown import Shown
 from fsrep_core.values import ResumeToken, Version, VersionKind
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ _order_and_name = attrgetter("order", "name")
 """Sorts the versions of one side. The name makes a tie independent of the listing."""
 
 
-@attrs.frozen(kw_only=True)
-class Comparison:
+@attrs.frozen(kw_only=True, repr=False)
+class Comparison(Shown):
     """One filesystem on both sides. All versions oldest first."""
 
     filesystem: str

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from fsrep_core.errors import InvalidRequestError
+from fsrep_core.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,8 +39,8 @@ _Component: TypeAlias = re.Pattern[str] | None
 """One component of a pattern; ``None`` is ``**``."""
 
 
-@attrs.frozen(kw_only=True)
-class Pattern:
+@attrs.frozen(kw_only=True, repr=False)
+class Pattern(Shown):
     """One pattern, ready to match. Made by :func:`parse_pattern`."""
 
     text: str
@@ -56,8 +57,8 @@ class Pattern:
         return _match(self._components, name.split("/"))
 
 
-@attrs.frozen(kw_only=True)
-class Selection:
+@attrs.frozen(kw_only=True, repr=False)
+class Selection(Shown):
     """What patterns select from names."""
 
     names: tuple[str, ...]

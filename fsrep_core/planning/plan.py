@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
+from fsrep_core.shown import Shown
 from fsrep_core.values import PlannedStep, Problem, Version
 
 __all__ = ["Conflict", "ConflictKind", "FilesystemPlan", "Plan", "TokenKey"]
@@ -44,8 +45,8 @@ class ConflictKind(enum.Enum):
     """The two storages share no stream format."""
 
 
-@attrs.frozen(kw_only=True)
-class Conflict:
+@attrs.frozen(kw_only=True, repr=False)
+class Conflict(Shown):
     """Why a filesystem cannot be replicated, and what the operator can do."""
 
     kind: ConflictKind
@@ -63,8 +64,8 @@ class Conflict:
         )
 
 
-@attrs.frozen(kw_only=True)
-class FilesystemPlan:
+@attrs.frozen(kw_only=True, repr=False)
+class FilesystemPlan(Shown):
     """What is to be done for one filesystem, and why."""
 
     filesystem: str
@@ -83,8 +84,8 @@ class FilesystemPlan:
     """The first step completes a token: what follows is to be planned again after it."""
 
 
-@attrs.frozen(kw_only=True)
-class Plan:
+@attrs.frozen(kw_only=True, repr=False)
+class Plan(Shown):
     """What is to be done for all filesystems of a job."""
 
     filesystems: tuple[FilesystemPlan, ...] = ()

@@ -11,6 +11,8 @@ import enum
 
 import attrs
 
+from fsrep_core.shown import Shown
+
 __all__ = ["Base", "Diverged", "Initial", "Policy", "StaleToken", "Steps"]
 
 
@@ -64,8 +66,8 @@ class Base(enum.Enum):
     job has not filled is left alone."""
 
 
-@attrs.frozen(kw_only=True)
-class Policy:
+@attrs.frozen(kw_only=True, repr=False)
+class Policy(Shown):
     """The choices of one job."""
 
     initial: Initial = Initial.NEWEST

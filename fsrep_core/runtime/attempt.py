@@ -59,7 +59,7 @@ def step_key(filesystem: str, planned: PlannedStep) -> StepKey:
     return filesystem, base.guid if base is not None else None, planned.to_version.guid
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Attempt:
     """One plan and the machines that carry it out."""
 

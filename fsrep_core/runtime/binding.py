@@ -21,6 +21,7 @@ from fsrep_core.errors import BrokenEndpointError, PluginError, TimeoutExpiredEr
 from fsrep_core.hookspecs import EndpointSpec
 from fsrep_core.runtime.options import structure_options
 from fsrep_core.runtime.throttle import RateLimit, ThrottledStream
+from fsrep_core.shown import Shown
 from fsrep_core.transports import EndpointContext, StorageChoice
 from fsrep_core.values import (
     Inventory,
@@ -56,8 +57,8 @@ HOOK_NAMES = tuple(
 """The hooks of an endpoint, in the order in which the contract lists them."""
 
 
-@attrs.frozen(kw_only=True)
-class SideSettings:
+@attrs.frozen(kw_only=True, repr=False)
+class SideSettings(Shown):
     """What a job says of one side."""
 
     side: Side

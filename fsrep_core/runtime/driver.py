@@ -66,7 +66,7 @@ __all__ = ["RUN_ACTIONS", "Driver", "JobSettings"]
 _DOUBLINGS_LIMIT = 30
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Driver:
     """Runs one job once.
 

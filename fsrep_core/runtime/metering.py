@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MeteredStream"]
 
 
-@attrs.define(eq=False, init=False)
+@attrs.define(eq=False, init=False, repr=False)
 class MeteredStream(WrappingStream):
     """Counts, and calls back at most once in an interval and once at the end.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Narrator"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Narrator:
     """Makes events out of the machines of one run.
 

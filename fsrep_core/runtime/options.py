@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import attrs
 
 from fsrep_core.errors import ConfigError, PluginError
+from fsrep_core.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,8 +45,8 @@ __all__ = ["Mistake", "OptionsError", "describe_type", "nearest", "structure_opt
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Mistake:
+@attrs.frozen(repr=False)
+class Mistake(Shown):
     """One thing that is wrong, where, and what to do about it."""
 
     key: str

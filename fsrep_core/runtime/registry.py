@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from fsrep_core.errors import PluginError
+from fsrep_core.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +27,8 @@ __all__ = ["ENTRY_POINT_GROUP", "Offer", "PluginStatus", "Registry", "load_plugi
 ENTRY_POINT_GROUP = "fsrep"
 
 
-@attrs.frozen(kw_only=True)
-class Offer:
+@attrs.frozen(kw_only=True, repr=False)
+class Offer(Shown):
     """One storage, transport or listener that a plugin added."""
 
     name: str
@@ -42,8 +43,8 @@ class Offer:
     """The entry point that added it."""
 
 
-@attrs.frozen(kw_only=True)
-class PluginStatus:
+@attrs.frozen(kw_only=True, repr=False)
+class PluginStatus(Shown):
     """One entry point of the group, as found."""
 
     name: str
@@ -55,7 +56,7 @@ class PluginStatus:
     """Why it cannot be used; ``None`` = it is loaded."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Registry:
     """Collects what plugins offer. Given to each plugin's ``register`` hook."""
 

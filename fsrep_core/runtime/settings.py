@@ -5,12 +5,13 @@ from __future__ import annotations
 import attrs
 
 from fsrep_core.planning import Policy
+from fsrep_core.shown import Shown
 
 __all__ = ["JobSettings"]
 
 
-@attrs.frozen(kw_only=True)
-class JobSettings:
+@attrs.frozen(kw_only=True, repr=False)
+class JobSettings(Shown):
     """The settings of one job, apart from its two sides."""
 
     name: str

@@ -10,6 +10,7 @@ import trio
 
 from fsrep_core.planning import Plan, make_plan
 from fsrep_core.runtime.classify import classify
+from fsrep_core.shown import Shown
 from fsrep_core.values import Inventory, InventoryRequest, SendRequest
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ __all__ = ["PlanPreview", "estimate_steps", "preview", "send_request", "survey"]
 KeyT = TypeVar("KeyT")
 
 
-@attrs.frozen(kw_only=True)
-class PlanPreview:
+@attrs.frozen(kw_only=True, repr=False)
+class PlanPreview(Shown):
     """What a run would do now."""
 
     plan: Plan

@@ -22,7 +22,7 @@ LATENESS_SECONDS = 0.1
 """Up to this much is made up for, as timers oversleep. More was a rest, and is lost."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RateLimit:
     """A rate in bytes per second, on trio's clock.
 
@@ -49,7 +49,7 @@ class RateLimit:
             await trio.sleep_until(self._paid_time)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ThrottledStream(WrappingStream):
     """A stream that keeps to a rate limit."""
 

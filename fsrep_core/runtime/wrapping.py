@@ -11,7 +11,7 @@ from fsrep_core.streams import ByteStream
 __all__ = ["WrappingStream"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WrappingStream(ByteStream):
     """Passes on all but the bytes: a subclass does that, by every way that leads through them.
 

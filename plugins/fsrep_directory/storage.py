@@ -2,7 +2,8 @@
 
 What reads or writes a tree is done by the engine in a child process. What only looks at
 the store, compares two manifests or moves a cursor is done in a thread: it takes less than
-the start of a process, or may be left to itself.
+the start of a process, or may be left to itself. What only moves bytes is imported when
+some move: a run that finds nothing to do is over before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import trio
 
+import fsrep_core
 from fsrep_core import (
     ByteStream,
     Capabilities,
@@ -27,7 +29,6 @@ from fsrep_core import (
     InterruptedStreamError,
     Inventory,
     InventoryRequest,
-    ProcessOutput,
     ReceiveRequest,
     ReceiveResponse,
     ResumeToken,
@@ -37,15 +38,11 @@ from fsrep_core import (
     Version,
     VersionKind,
     VersionResult,
-    feed_process,
     hookimpl,
-    open_process_stream,
-    run_process,
 )
 from fsrep_directory.engine.cursor import move_cursor, read_cursor
 from fsrep_directory.engine.failures import Failure, from_os_error
 from fsrep_directory.engine.inventory import inventory
-from fsrep_directory.engine.send import estimate, resume_offset, send_ends
 from fsrep_directory.engine.store import Root, StoredVersion
 from fsrep_directory.engine.tar_format import FORMAT
 from fsrep_directory.launch import engine_command, error_of, explain, problem_of
@@ -53,6 +50,8 @@ from fsrep_directory.vouching import VouchedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from fsrep_core import ProcessOutput
 
 __all__ = ["DirectoryConfig", "DirectoryStorage"]
 
@@ -118,6 +117,8 @@ class DirectoryStorage:
     @hookimpl
     async def size_estimate(self, request: SendRequest) -> SizeEstimate:
         """Add up what the two manifests say: the answer is exact."""
+        from fsrep_directory.engine.send import estimate
+
         # It changes nothing, so a thread that is left to itself does no harm.
         facts = self._send_request(request)
         size_bytes = await self._in_thread(lambda: estimate(facts), abandon_on_cancel=True)
@@ -134,7 +135,7 @@ class DirectoryStorage:
             if not resumed:
                 facts["token"] = None
             argv = engine_command("send", json.dumps(facts))
-            async with open_process_stream(argv, explain=explain) as stream:
+            async with fsrep_core.open_process_stream(argv, explain=explain) as stream:
                 yield SendResponse(stream=stream, resumed=resumed)
 
     @hookimpl
@@ -235,7 +236,9 @@ class DirectoryStorage:
             descriptors = (file.fileno(), vouched.voucher)
             argv = engine_command("receive", *(str(each) for each in descriptors))
             try:
-                return await feed_process(argv, vouched, explain=explain, pass_fds=descriptors)
+                return await fsrep_core.feed_process(
+                    argv, vouched, explain=explain, pass_fds=descriptors
+                )
             except InterruptedStreamError:
                 # The engine noticed the end; the stream knows why it came.
                 if vouched.error is not None:
@@ -263,7 +266,7 @@ class DirectoryStorage:
             )
 
     async def _ask(self, command: str, request: dict[str, Any]) -> dict[str, Any]:
-        output = await run_process(
+        output = await fsrep_core.run_process(
             engine_command(command), explain=explain, stdin=json.dumps(request).encode()
         )
         answer: dict[str, Any] = json.loads(output.stdout)
@@ -286,6 +289,8 @@ def _hold_versions(facts: dict[str, Any], stack: ExitStack) -> bool:
 
     :returns: whether the sender can go on from the request's token
     """
+    from fsrep_directory.engine.send import resume_offset, send_ends
+
     root = Root(facts["root"])
     root.exists()
     store = root.filesystem(facts["filesystem"])

@@ -25,6 +25,14 @@ finally:
 """
 
 LIBRARIES = {"attr", "prometheus_client", "pluggy", "rich", "structlog", "tomllib", "trio"}
+ONLY_WHERE_NEEDED = {
+    "fsrep_core.ops.serve_config",
+    "fsrep_core.ops.serving",
+    "fsrep_core.runtime.processes",
+    "fsrep_core.runtime.remote",
+    "fsrep_directory.engine.send",
+}
+"""Not to find out that there is nothing to do."""
 
 
 def imported_by(cwd, *arguments: str) -> set[str]:
@@ -63,6 +71,7 @@ def test_a_run_with_nothing_to_do_imports_only_what_it_uses(fsrep, job):
 
     assert modules & {"prometheus_client", "rich", "structlog", "asyncio", "http"} == set()
     assert not [name for name in modules if name.startswith(("fsrep_core.testing", "hypothesis"))]
+    assert modules & ONLY_WHERE_NEEDED == set()
     assert {name.partition(".")[0] for name in modules if name.startswith("fsrep_")} == {
         "fsrep_core",
         "fsrep_directory",

@@ -58,8 +58,8 @@ def check(config_path: Path | None, job_names: Sequence[str], *, as_json: bool) 
         print_document(document("check", exit_status=status, config=path, jobs=findings))
         return status
     counts = [count_of(len(session.jobs), "job")]
-    if session.serving.identities:
-        counts.append(count_of(len(session.serving.identities), "identity"))
+    if session.identities:
+        counts.append(count_of(len(session.identities), "identity"))
     if session.serve is not None:
         counts.append(count_of(len(session.serve.listeners), "listener"))
     _say(f"{session.config_path}: {', '.join(counts)}, no mistakes")

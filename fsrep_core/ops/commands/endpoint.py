@@ -28,7 +28,7 @@ from fsrep_core.ops.audit import (
     served_line,
     visit_line,
 )
-from fsrep_core.ops.files import find_config, load_serving
+from fsrep_core.ops.files import find_config, load_identities
 from fsrep_core.ops.serving import admit_as_asked, find_identity, make_admission
 from fsrep_core.ops.signals import interruptible
 from fsrep_core.runtime.classify import classify
@@ -98,7 +98,7 @@ class _Visit:
 
     def admit(self, config: Path | None, _hello: Hello) -> Admission:
         """Decide what the configuration grants."""
-        identity = find_identity(load_serving(find_config(config, os.environ)), self.identity)
+        identity = find_identity(load_identities(find_config(config, os.environ)), self.identity)
         admission = make_admission(identity, load_plugins())
         self.log.write(visit_line(Admitted(identity=self.identity, address=self.address)))
         return admission

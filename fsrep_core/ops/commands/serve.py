@@ -155,16 +155,14 @@ def serve(
             f"{session.config_path}: there is no table [serve]",
             hint="it says where to listen, in a [[serve.listener]]",
         )
-    if not session.serving.identities:
+    if not session.identities:
         raise ConfigError(
             f"{session.config_path}: nobody is served",
             hint="write one or more tables that begin with [[identity]]",
         )
     log = LogListener(log_format, log_level)
     listeners = make_listeners(session.serve, session.registry)
-    admissions = {
-        each.name: make_admission(each, session.registry) for each in session.serving.identities
-    }
+    admissions = {each.name: make_admission(each, session.registry) for each in session.identities}
     metrics = None if metrics_file is None else MetricsListener(metrics_file)
     server = _Server(session.serve, listeners, admissions, log, metrics)
     return trio.run(server.run)

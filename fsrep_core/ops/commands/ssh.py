@@ -11,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from fsrep_core.errors import ConfigError
-from fsrep_core.ops.files import find_config, load_serving
+from fsrep_core.ops.files import find_config, load_identities
 from fsrep_core.ops.serving import find_identity
 
 __all__ = ["authorized_key"]
@@ -30,7 +30,7 @@ PLACEHOLDER = "<the client's public key>"
 def authorized_key(name: str, key: Path | None, config: Path | None) -> int:
     """Print the line of ``authorized_keys`` that lets a key do what an identity may, no more."""
     path = find_config(config, os.environ).absolute()
-    find_identity(load_serving(path), name)
+    find_identity(load_identities(path), name)
     public_key = PLACEHOLDER if key is None else _read_key(key)
     arguments = [_program(), "endpoint", "--identity", name, "--config", str(path)]
     command = shlex.join(arguments).replace('"', '\\"')

@@ -70,7 +70,7 @@ def allow(side: Side, job: str | None, identity: str | None, user: str, config: 
             "name a job or an identity", hint="fsrep zfs allow sender --job NAME --user USER"
         )
     if identity is not None:
-        choice = find_identity(session.serving, identity).storage
+        choice = find_identity(session.identities, identity).storage
         place = _place(session, f'identity "{identity}"', choice)
     else:
         choice = getattr(session.jobs[0], side.value).storage
@@ -133,12 +133,10 @@ def _local_places(session: Session, job: str | None, identity: str | None) -> li
             if config.transport.name == LOCAL and config.storage.name == STORAGE:
                 chosen.append((f"{each.name}, {side.value}", config.storage))
     if identity is not None:
-        chosen.append((identity, find_identity(session.serving, identity).storage))
+        chosen.append((identity, find_identity(session.identities, identity).storage))
     elif job is None:
         chosen += [
-            (each.name, each.storage)
-            for each in session.serving.identities
-            if each.storage.name == STORAGE
+            (each.name, each.storage) for each in session.identities if each.storage.name == STORAGE
         ]
     places = [_place(session, label, choice) for label, choice in chosen]
     if not places:
