@@ -81,6 +81,8 @@ class Attempt:
     refused: set[str] = attrs.field(init=False, factory=set)
     """Filesystems whose token was refused in this attempt; they have to be planned anew."""
     _queue: WorkQueue = attrs.field(init=False, factory=WorkQueue)
+    _unsized: set[Step] = attrs.field(init=False, factory=set)
+    """The steps whose streams were opened and say nothing of their sizes."""
     _ended_by: Problem | None = attrs.field(init=False, default=None)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -228,7 +230,9 @@ class Attempt:
             ) as response:
                 assert response.stream is not None  # noqa: S101  (Endpoint has checked)
                 step.resumed = response.resumed
-                if response.size_bytes is not None:
+                if response.size_bytes is None:
+                    self._unsized.add(step)
+                else:
                     step.expected_bytes = response.size_bytes
                 progressed = self._progress_callback(replication, step, watchdog)
                 stream = MeteredStream(
@@ -312,8 +316,8 @@ class Attempt:
     async def _estimate(self) -> None:
         """Learn the sizes of steps, while work goes on.
 
-        What has begun is asked about only when it turns out to be long: most steps are
-        over before an answer would come.
+        What has begun is asked about only when its stream says nothing itself, and it turns
+        out to be long: most steps are over before an answer would come.
         """
         for begun, delay_seconds in ((False, 0.0), (True, LONG_STEP_SECONDS)):
             await trio.sleep(delay_seconds)
@@ -330,7 +334,8 @@ class Attempt:
     ) -> Iterator[tuple[tuple[str, Step], str, PlannedStep]]:
         for name, replication in self.machine.replications.items():
             for step in replication.pending_steps:
-                asked = begun == (step.started_at is not None) and not step.planned.mark_only
+                asked = step in self._unsized if begun else step.started_at is None
+                asked = asked and not step.planned.mark_only
                 known = step.expected_bytes is not None
                 if asked and not known and step_key(name, step.planned) not in self.learned_sizes:
                     yield (name, step), name, step.planned

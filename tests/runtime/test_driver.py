@@ -389,6 +389,20 @@ async def test_a_step_that_begins_at_once_is_estimated_if_it_takes_long(
         assert replication.expected_bytes == replication.transferred_bytes > 0
 
 
+async def test_a_stream_that_will_say_its_size_is_not_asked_about(world, autojump_clock):
+    world.sender_store.add_history("a", 1)
+
+    async def slow(_request):
+        await trio.sleep(60)
+
+    world.sender.before["send"] = slow
+    report = await world.run()
+
+    assert world.sender.count("size_estimate") == 0
+    [replication] = report.replications
+    assert replication.expected_bytes == replication.transferred_bytes > 0
+
+
 async def test_a_failed_estimate_costs_only_the_size(world, autojump_clock):
     world.sender_store.add_history("a", 3)
     world.sender.before["size_estimate"] = always(lambda: StorageError("no idea"))

@@ -9,7 +9,6 @@ import attrs
 import pytest
 
 from fsrep_core.planning import Policy
-from fsrep_core.runtime import attempt
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.driver import Driver
 from fsrep_core.runtime.settings import JobSettings
@@ -46,10 +45,8 @@ async def run_job(sender, receiver, **options):
 async def test_the_processes_of_a_job_are_few(pretended_sites, monkeypatch):
     """Full; ten snapshots more; eight children; one snapshot more of each; nothing to do.
 
-    On a machine that has time for them: no step is long enough to be estimated in the middle,
-    nor is the oldest release that waits for others.
+    On a machine that has time for them: no release waits so long for others that it goes alone.
     """
-    monkeypatch.setattr(attempt, "LONG_STEP_SECONDS", math.inf)
     monkeypatch.setattr(guarding, "PATIENCE_SECONDS", math.inf)
     sender, receiver = pretended_sites
     counts = []
