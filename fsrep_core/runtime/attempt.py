@@ -18,7 +18,7 @@ from fsrep_core.errors import BrokenEndpointError, StaleTokenError, TimeoutExpir
 from fsrep_core.events import FilesystemFinished, StepAborted, StepFinished, StepStarted
 from fsrep_core.machines.queue import WorkQueue
 from fsrep_core.machines.run import Run
-from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, StepFailed, StepState
+from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, Step, StepFailed, StepState
 from fsrep_core.planning import TokenKey
 from fsrep_core.runtime.binding import Endpoint
 from fsrep_core.runtime.classify import classify
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
 
     from fsrep_core.machines.replication import Replication
-    from fsrep_core.machines.step import Step, StepEvent
+    from fsrep_core.machines.step import StepEvent
 
 __all__ = ["STEP_ACTIONS", "Attempt", "StepKey", "step_key", "step_label"]
 
