@@ -19,17 +19,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import attrs
 import pytest
 
+from forked_runs import ForkedRuns, is_running
 from fsrep_core.testing.trees import compare_trees
 
-FSREP = str(Path(sys.executable).parent / "fsrep")
 KILLS = 100
 SEEDS_PER_TEST = 10
 SEEDS_PER_COMMIT = 5
@@ -51,6 +49,7 @@ class Scene:
     """A sender with three versions, and a receiver of its own for each job."""
 
     path: Path
+    runs: ForkedRuns
     undisturbed_seconds: float = 0.0
     """How long a run takes here that nobody disturbs."""
 
@@ -64,20 +63,21 @@ class Scene:
     def prepare(self):
         chance = random.Random(1)
         live = self.sender_root / FILESYSTEM
-        for number in range(300):
+        for number in range(120):
             file = live / f"d{number % 10}" / f"f{number}"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(chance.randbytes(chance.choice([10, 5000, 100_000])))
-        (live / "big").write_bytes(chance.randbytes(20_000_000))
+        (live / "big").write_bytes(chance.randbytes(6_000_000))
         config = self.write_config("prepare")
         for name in VERSIONS:
             for _ in range(20):
                 file = live / f"d{chance.randrange(10)}" / f"new{chance.randrange(100)}"
                 file.write_bytes(chance.randbytes(50_000))
             with (live / "big").open("r+b") as big:
-                big.seek(chance.randrange(10_000_000))
+                big.seek(chance.randrange(6_000_000))
                 big.write(b"changed")
-            self.fsrep("snapshot", "--config", config, "--name", name, check=True)
+            ended = self.runs.run("snapshot", "--config", config, "--name", name)
+            assert ended.status == 0, ended
 
     def write_config(self, job):
         self.receiver_root(job).mkdir()
@@ -99,22 +99,8 @@ class Scene:
         )
         return str(path)
 
-    def fsrep(self, *arguments, check=False):
-        return subprocess.run(
-            [FSREP, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=check,
-        )
-
     def start(self, config):
-        return subprocess.Popen(
-            [FSREP, "run", "--config", config, "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return self.runs.start("run", "--config", config, "--json")
 
     def versions(self, root):
         """Guid to tree, of what can be seen below a root, read without the plugin."""
@@ -172,15 +158,17 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    scene = Scene(tmp_path_factory.mktemp("kills"))
-    scene.prepare()
-    config = scene.write_config("undisturbed")
-    started = time.perf_counter()
-    done = scene.fsrep("run", "--config", config)
-    scene.undisturbed_seconds = time.perf_counter() - started
-    assert done.returncode == 0, done.stderr
-    scene.assert_converged("undisturbed")
-    return scene
+    path = tmp_path_factory.mktemp("kills")
+    with ForkedRuns.opened(path, "fsrep_local_pipe", "fsrep_directory.storage") as runs:
+        scene = Scene(path, runs)
+        scene.prepare()
+        config = scene.write_config("undisturbed")
+        started = time.perf_counter()
+        ended = scene.start(config).finish()
+        scene.undisturbed_seconds = time.perf_counter() - started
+        assert ended.status == 0, ended
+        scene.assert_converged("undisturbed")
+        yield scene
 
 
 @attrs.frozen
@@ -194,13 +182,12 @@ class Moment:
     commit_of: str | None
     """The version whose commit is waited for instead."""
 
-    def wait(self, scene, process):
+    def wait(self, scene, run):
         if self.commit_of is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(self.share * scene.undisturbed_seconds)
+            time.sleep(self.share * scene.undisturbed_seconds)
             return
         visible = scene.receiver_root(self.job) / ".fsrep" / FILESYSTEM / f"@{self.commit_of}"
-        while process.poll() is None and not visible.exists():
+        while run.is_running() and not visible.exists():
             time.sleep(0.0002)
 
     def landed(self, scene):
@@ -236,25 +223,6 @@ def assert_only_marked(moment, report):
         assert last["to_version"]["name"] == VERSIONS[-1], moment
 
 
-def children_of(pid):
-    """The children of all threads: trio starts processes in a thread of its own."""
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(each) for each in file.read_text().split()]
-    return found
-
-
-def peers_of_the_pipe(pid, command):
-    """The children that send, or that receive."""
-    found = []
-    for child in children_of(pid):
-        with contextlib.suppress(OSError):
-            if command in Path(f"/proc/{child}/cmdline").read_text().split("\0"):
-                found.append(child)
-    return found
-
-
 def wait_for_end(pids):
     """Children of a killed fsrep end by themselves, since their pipes do."""
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -263,24 +231,17 @@ def wait_for_end(pids):
         time.sleep(0.005)
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def kill_fsrep(scene, moment, config):
     """Kill a run; tell whether that landed, with the children gone as well."""
-    process = scene.start(config)
-    moment.wait(scene, process)
-    process.send_signal(signal.SIGSTOP)  # so that no child comes after we have looked
-    children = children_of(process.pid)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=DEADLINE_SECONDS)
+    run = scene.start(config)
+    moment.wait(scene, run)
+    run.kill(signal.SIGSTOP)  # so that no child comes after we have looked
+    children = run.children()
+    run.kill()
+    status = run.finish().status
     scene.assert_truthful(moment.job)
     wait_for_end(children)
-    return process.returncode == -signal.SIGKILL and moment.landed(scene)
+    return status == -signal.SIGKILL and moment.landed(scene)
 
 
 @pytest.mark.parametrize("first_seed", range(1, KILLS + 1, SEEDS_PER_TEST))
@@ -295,13 +256,13 @@ def test_fsrep_killed(scene, first_seed):
             pytest.fail(f"seed {seed}: no kill came in time")
 
         before = scene.assert_truthful(moment.job)
-        done = scene.fsrep("run", "--config", config, "--json")
+        ended = scene.start(config).finish()
 
-        assert done.returncode == 0, f"{moment}: {done.stdout}{done.stderr}"
+        assert ended.status == 0, f"{moment}: {ended}"
         scene.assert_converged(moment.job)
-        sent = {step["to_version"]["guid"] for step in data_steps(done.stdout)}
+        sent = {step["to_version"]["guid"] for step in data_steps(ended.stdout)}
         assert sent.isdisjoint(before), f"{moment}: data was sent again"
-        assert_only_marked(moment, done.stdout)
+        assert_only_marked(moment, ended.stdout)
         scene.forget(moment.job)
 
 
@@ -317,15 +278,15 @@ class Peer:
 
 def kill_peer(scene, moment, config, command):
     """Kill a peer of the pipe; ``None`` = that came too late to be noticed."""
-    process = scene.start(config)
-    moment.wait(scene, process)
+    run = scene.start(config)
+    moment.wait(scene, run)
     killed_at, before, landed = 0.0, set(), False
-    while process.poll() is None:
-        peers = peers_of_the_pipe(process.pid, command)
-        if peers:
+    while run.is_running():
+        peer = run.child(command)
+        if peer is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(peers[0], signal.SIGKILL)
-            wait_for_end(peers[:1])
+                os.kill(peer, signal.SIGKILL)
+            wait_for_end([peer])
             # At once, since the run goes on after a short wait.
             killed_at, landed = time.time(), moment.landed(scene)
             before = set(scene.versions(scene.receiver_root(moment.job)))
@@ -334,11 +295,11 @@ def kill_peer(scene, moment, config, command):
         if moment.commit_of is not None:
             break
         time.sleep(0.002)
-    stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 0, f"{moment}: {stdout}{stderr}"
+    ended = run.finish()
+    assert ended.status == 0, f"{moment}: {ended}"
     scene.assert_converged(moment.job)
-    [job] = json.loads(stdout)["jobs"]
-    return Peer(killed_at, before, stdout) if landed and job["attempt"] > 1 else None
+    [job] = json.loads(ended.stdout)["jobs"]
+    return Peer(killed_at, before, ended.stdout) if landed and job["attempt"] > 1 else None
 
 
 @pytest.mark.parametrize("first_seed", range(1001, 1001 + KILLS, SEEDS_PER_TEST))

@@ -10,13 +10,13 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 import trio
+
+from forked_runs import ForkedRuns, is_running
 
 pytestmark = [pytest.mark.btrfs, pytest.mark.proof]
 
@@ -24,9 +24,8 @@ MOMENTS = 50
 STREAM_BYTES = 8 << 20
 RATE_LIMIT = "32 MiB/s"
 """Stretches the stream to a quarter of a second, so that most moments are within it."""
-RUN_TIMEOUT_SECONDS = 120
+POLL_SECONDS = 0.001
 
-FSREP = "from fsrep_core.ops.cli import main; main()"
 CONFIG = """
 [[job]]
 name = "job"
@@ -43,102 +42,42 @@ storage = {{ name = "btrfs", root = "{root}" }}
 
 
 @pytest.fixture
-def job(sites, tmp_path):
-    """Write two configurations of one job: one gives up at once, the other goes on."""
+def runs(sites, tmp_path):
+    """Give two ways to run one job: one gives up at once, the other goes on."""
     sides = "".join(
         SIDE.format(side=side, root=site.root, rate_limit=RATE_LIMIT)
         for side, site in zip(("sender", "receiver"), sites, strict=False)
     )
-    paths = {}
     for name, retry_for in (("once", "0s"), ("stubborn", "1h")):
-        paths[name] = tmp_path / f"{name}.toml"
-        paths[name].write_text(CONFIG.format(retry_for=retry_for, sides=sides))
-    return paths
+        config = CONFIG.format(retry_for=retry_for, sides=sides)
+        tmp_path.joinpath(f"{name}.toml").write_text(config)
+    with ForkedRuns.opened(tmp_path, "fsrep_local_pipe", "fsrep_btrfs.storage") as forked:
+        yield {
+            name: partial(forked.start, "run", "--config", f"{tmp_path}/{name}.toml")
+            for name in ("once", "stubborn")
+        }
 
 
-def start(config):
-    return subprocess.Popen(
-        [sys.executable, "-c", FSREP, "run", "--config", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def strike(run, victim, moment, duration_seconds):
+    """Kill a run or an engine after a part of the time that it works."""
+    pid = run.pid
+    if victim != "fsrep":
+        pid = run.wait_for_child(victim.removeprefix("btrfs "), POLL_SECONDS)
+    if pid is not None:
+        time.sleep(moment * duration_seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=RUN_TIMEOUT_SECONDS)
-    return process.returncode, output
-
-
-def engine(process, word):
-    """Give the pid of a running ``btrfs send`` or ``btrfs receive`` of a run, or ``None``."""
-    for task in Path(f"/proc/{process.pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            argv = command_line(child)
-            if len(argv) > 1 and argv[1] == word.encode():
-                return int(child)
-    return None
-
-
-def command_line(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
-def wait_for_engine(process, word):
-    while process.poll() is None:
-        pid = engine(process, word)
-        if pid is not None:
-            return pid
-        time.sleep(0.001)
-    return None
-
-
-def kill(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def strike_run(process, moment, duration_seconds):
-    """Kill fsrep after a part of the time that a run takes."""
-    time.sleep(moment * duration_seconds)
-    kill(process.pid)
-
-
-def strike_engine(word):
-    def strike(process, moment, duration_seconds):
-        """Kill an engine after a part of the time that it works."""
-        pid = wait_for_engine(process, word)
-        if pid is not None:
-            time.sleep(moment * duration_seconds)
-            kill(pid)
-
-    return strike
-
-
-STRIKES = {
-    "fsrep": strike_run,
-    "btrfs send": strike_engine("send"),
-    "btrfs receive": strike_engine("receive"),
-}
-
-
-@pytest.mark.parametrize("victim", STRIKES)
-def test_killed_at_any_moment(sites, job, tools, victim):
+@pytest.mark.parametrize("victim", ["fsrep", "btrfs send", "btrfs receive"])
+def test_killed_at_any_moment(sites, runs, tools, victim):
     """Each time the next run converges, and until then nothing is wrong."""
     a, b, _ = sites
-    strike = STRIKES[victim]
     seed = f"{victim} 1"
     chance = random.Random(seed)
     docs = a.subvolume("docs")
     interrupted = number = 0
-    duration_seconds = warm_up(a, job, docs, chance, victim)
+    duration_seconds = warm_up(a, runs, docs, chance, victim)
 
     while interrupted < MOMENTS:
         number += 1
@@ -146,17 +85,17 @@ def test_killed_at_any_moment(sites, job, tools, victim):
         where = f"seed {seed!r}, trial {number}, moment {moment:.3f} of {duration_seconds:.2f}s"
         assert number <= 3 * MOMENTS, f"only {interrupted} kills hit something; {where}"
         make_version(a, docs, chance, number)
-        process = start(job["once"])
-        strike(process, moment, duration_seconds)
-        status, output = finish(process)
-        interrupted += status != 0
-        if status == 0:
+        run = runs["once"]()
+        strike(run, victim, moment, duration_seconds)
+        late = run.finish().status == 0
+        interrupted += not late
+        if late:
             duration_seconds *= 0.9  # too late: the machine is faster than when it was measured
         look(a, b, tools, where)
 
-        status, output = finish(start(job["stubborn"]))
+        ended = runs["stubborn"]().finish()
 
-        assert status == 0, f"{where}: {output}"
+        assert ended.status == 0, f"{where}: {ended}"
         sent = look(a, b, tools, where)
         assert sent[-1] == f"v{number}", where
         assert b.left_behind() == [], where
@@ -164,20 +103,21 @@ def test_killed_at_any_moment(sites, job, tools, victim):
         thin_out(a, b, number)
 
 
-def warm_up(a, job, docs, chance, victim):
+def warm_up(a, runs, docs, chance, victim):
     """Replicate once; tell how long the victim lives when nobody kills it."""
     make_version(a, docs, chance, "first")
     started_at = time.monotonic()
-    process = start(job["once"])
+    run = runs["once"]()
+    pid = run.pid
     if victim != "fsrep":
-        engine_pid = wait_for_engine(process, victim.removeprefix("btrfs "))
+        pid = run.wait_for_child(victim.removeprefix("btrfs "), POLL_SECONDS)
         started_at = time.monotonic()
-        while Path(f"/proc/{engine_pid}/exe").is_symlink() and command_line(engine_pid)[1:]:
-            time.sleep(0.001)
-        lived_seconds = time.monotonic() - started_at
-    status, output = finish(process)
-    assert status == 0, output
-    return time.monotonic() - started_at if victim == "fsrep" else lived_seconds
+    while is_running(pid):
+        time.sleep(POLL_SECONDS)
+    lived_seconds = time.monotonic() - started_at
+    ended = run.finish()
+    assert ended.status == 0, ended
+    return lived_seconds
 
 
 def make_version(site, docs, chance, number):

@@ -3,9 +3,6 @@
 After each, nothing partial is listed and the cursor is not ahead; the next run converges and
 sends no byte again that the receiver had kept. What a kill has left held, the next step of the
 filesystem releases.
-
-Where these tests usually run, starting Python takes longer than a step does. So one
-process imports everything, and each run is a fork of it.
 """
 
 from __future__ import annotations
@@ -15,15 +12,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
-import attrs
 import pytest
 import trio
 
+from forked_runs import ForkedRuns, is_running
 from real_zfs import JOB, zfs
 
 pytestmark = [pytest.mark.zfs, pytest.mark.proof]
@@ -39,26 +34,6 @@ POLL_SECONDS = 0.02
 KEPT = 5
 """After how many trials old versions are destroyed."""
 
-FORKS = """\
-import gc, os, sys
-import fsrep_local_pipe, fsrep_zfs.storage, fsrep_core.runtime.driver
-import fsrep_core.ops.commands.run, fsrep_core.ops.report
-from fsrep_core.ops.cli import main
-gc.collect()
-gc.freeze()  # a fork's collector would touch, and so copy, every page
-print("ready", flush=True)
-for line in sys.stdin:
-    config, output = line.split()
-    pid = os.fork()
-    if pid == 0:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.argv = ["fsrep", "run", "--config", config, "--json"]
-        main()
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
 CONFIG = """
 [[job]]
 name = "job"
@@ -74,24 +49,6 @@ storage = {{ name = "zfs", root = "{root}" }}
 """
 
 
-@attrs.define(eq=False)
-class Runs:
-    """Runs of one job: some that are to be disturbed, and some that are not."""
-
-    parent: subprocess.Popen
-    directory: Path
-
-    def start(self, name):
-        self.parent.stdin.write(f"{self.directory / name}.toml {self.directory / name}.out\n")
-        self.parent.stdin.flush()
-        return int(self.parent.stdout.readline())
-
-    def finish(self, name):
-        """Wait for the run; give its status and what it printed."""
-        status = int(self.parent.stdout.readline())
-        return status, self.directory.joinpath(f"{name}.out").read_text()
-
-
 @pytest.fixture
 def runs(zfs_sites, tmp_path):
     for name, retry_for, rate_limit in (("once", "0s", RATE_LIMIT), ("stubborn", "1h", None)):
@@ -102,60 +59,22 @@ def runs(zfs_sites, tmp_path):
         )
         config = CONFIG.format(retry_for=retry_for, sides=sides)
         tmp_path.joinpath(f"{name}.toml").write_text(config)
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout.readline() == "ready\n"
-        yield Runs(parent, tmp_path)
-        parent.stdin.close()
+    with ForkedRuns.opened(tmp_path, "fsrep_local_pipe", "fsrep_zfs.storage") as forked:
+        yield {
+            name: partial(forked.start, "run", "--config", f"{tmp_path}/{name}.toml", "--json")
+            for name in ("once", "stubborn")
+        }
 
 
-def children_of(pid):
-    """The children of all threads: trio starts processes in a thread of its own."""
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += file.read_text().split()
-    return found
-
-
-def engine(pid, word):
-    """Give the pid of a running ``zfs send`` or ``zfs receive`` of a run, or ``None``."""
-    for child in children_of(pid):
-        with contextlib.suppress(OSError):
-            argv = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if len(argv) > 1 and argv[1] == word.encode():
-                return int(child)
-    return None
-
-
-def alive(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def wait_for_engine(pid, word):
-    while alive(pid):
-        found = engine(pid, word)
-        if found is not None:
-            return found
-        time.sleep(POLL_SECONDS)
-    return None
-
-
-def kill(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def strike(pid, victim, moment, duration_seconds):
+def strike(run, victim, moment, duration_seconds):
     """Kill a run or an engine after a part of the time that it works."""
+    pid = run.pid
     if victim != "fsrep":
-        pid = wait_for_engine(pid, victim.removeprefix("zfs "))
+        pid = run.wait_for_child(victim.removeprefix("zfs "), POLL_SECONDS)
     if pid is not None:
         time.sleep(moment * duration_seconds)
-        kill(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("victim", ["fsrep", "zfs send", "zfs receive"])
@@ -173,21 +92,21 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
         where = f"seed {seed!r}, trial {number}, moment {moment:.3f} of {duration_seconds:.2f}s"
         assert number <= 3 * MOMENTS, f"only {interrupted} kills hit something; {where}"
         make_version(a, number)
-        strike(runs.start("once"), victim, moment, duration_seconds)
-        status, output = runs.finish("once")
-        interrupted += status != 0
-        if status == 0:
+        run = runs["once"]()
+        strike(run, victim, moment, duration_seconds)
+        late = run.finish().status == 0
+        interrupted += not late
+        if late:
             duration_seconds *= 0.9  # too late: the machine is faster than when it was measured
         token, _ = look(a, b, where)
 
-        runs.start("stubborn")
-        status, output = runs.finish("stubborn")
+        ended = runs["stubborn"]().finish()
 
-        assert status == 0, f"{where}: {output}"
+        assert ended.status == 0, f"{where}: {ended}"
         token_left, received = look(a, b, where)
         assert token_left is None, where
         if token is not None and token.received_bytes:
-            step = only_step(output, where)
+            step = only_step(ended.stdout, where)
             assert step["resumed"], where
             repeated = step["transferred_bytes"] + token.received_bytes - CHANGE_BYTES
             assert repeated < REPEATED_BYTES, where
@@ -195,9 +114,8 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
         assert f"v{number}" in received, where
         if holds(a):
             make_version(a, f"{number}b")
-            runs.start("stubborn")
-            status, output = runs.finish("stubborn")
-            assert status == 0, f"{where}: {output}"
+            ended = runs["stubborn"]().finish()
+            assert ended.status == 0, f"{where}: {ended}"
         assert holds(a) == [], where
         if number % KEPT == 0:
             thin_out(a, b)
@@ -221,16 +139,16 @@ def warm_up(a, runs, victim):
     for name in ("first", "second"):
         make_version(a, name)
         started_at = time.monotonic()
-        pid = runs.start("once")
-        found = pid
+        run = runs["once"]()
+        pid = run.pid
         if victim != "fsrep":
-            found = wait_for_engine(pid, victim.removeprefix("zfs "))
+            pid = run.wait_for_child(victim.removeprefix("zfs "), POLL_SECONDS)
             started_at = time.monotonic()
-        while alive(found):
+        while is_running(pid):
             time.sleep(POLL_SECONDS)
         lived_seconds = time.monotonic() - started_at
-        status, output = runs.finish("once")
-        assert status == 0, output
+        ended = run.finish()
+        assert ended.status == 0, ended
     return lived_seconds
 
 
