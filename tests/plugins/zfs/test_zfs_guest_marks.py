@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import trio
 
 from fsrep_core import (
     BusyError,
@@ -14,6 +15,7 @@ from fsrep_core import (
     VersionKind,
     VersionMissingError,
 )
+from fsrep_core.ops.commands.zfs import list_abstractions, release_stale
 from fsrep_core.planning import Initial
 from fsrep_core.testing import CutStream, drain
 from real_zfs import JOB, replicate, run_job, zfs
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.zfs
 
 OTHERS = ("fsrep_step_other-job", "fsrep_last_job", "zrepl_STEP_J_job", "my own")
 """Tags that a sender of the job never made."""
+FOREIGN = ("my own", "zrepl_STEP_J_job")
+"""Tags that fsrep never makes."""
 PROTECTIONS = ("resumable", "incremental", "none")
 
 
@@ -217,6 +221,63 @@ async def test_cursors_that_a_crash_left_go_and_those_of_others_stay(zfs_sites):
     assert guids == {f"{int(third.guid):016x}"}
     assert sum(name.endswith("_other") for name in cursors(a)) == 1
     assert a.exists("docs#mine")
+
+
+CONFIG = """
+[[job]]
+name = "{job}"
+filesystems = ["**"]
+[job.sender]
+transport = {{ name = "local-pipe" }}
+storage = {{ name = "zfs", root = "{sender}" }}
+[job.receiver]
+transport = {{ name = "local-pipe" }}
+storage = {{ name = "zfs", root = "{receiver}" }}
+"""
+
+
+async def leave_marks(a, b):
+    """Replicate, and leave what a crash would; give the cursors, the stale one first."""
+    first, _, _ = await three_versions(a)
+    await a.cursor(move_to=first)
+    (old,) = cursors(a)
+    report = await run_job(a, b)
+    assert report.replications[0].problem is None
+    (new,) = cursors(a)
+    zfs("bookmark", a.dataset("docs@1"), a.dataset(f"docs#{old}"))
+    for tag in (f"fsrep_step_{JOB}", *FOREIGN):
+        zfs("hold", tag, a.dataset("docs@1"))
+    return old, new
+
+
+def test_what_is_left_is_listed_and_what_is_stale_is_removed(zfs_sites, tmp_path, capsys):
+    """Then all of a job that is gone; what others have made stays."""
+    a, b = zfs_sites
+    old, new = trio.run(leave_marks, a, b)
+    config = tmp_path / "fsrep.toml"
+    config.write_text(CONFIG.format(job=JOB, sender=a.root, receiver=b.root))
+
+    def said(work, *arguments):
+        assert work(None, None, *arguments, config) == 0
+        return set(capsys.readouterr().out.splitlines())
+
+    stale = {
+        f"{JOB}, sender: cursor {a.dataset('docs')}#{old} of job {JOB}",
+        f"{JOB}, sender: step-hold {a.dataset('docs@1')} of job {JOB}",
+    }
+    needed = {
+        f"{JOB}, sender: cursor {a.dataset('docs')}#{new} of job {JOB}",
+        f"{JOB}, receiver: last-received-hold {b.dataset('docs@3')} of job {JOB}",
+    }
+
+    assert said(list_abstractions) == {f"{line} (stale)" for line in stale} | needed
+    assert said(release_stale, []) == stale
+    assert said(release_stale, []) == set()
+    assert a.holds("docs@1") == sorted(FOREIGN)
+    assert cursors(a) == [new]
+    assert said(release_stale, [JOB]) == needed
+    assert cursors(a) == []
+    assert b.holds("docs@3") == []
 
 
 async def test_protection_lowered_in_the_middle_of_a_step(zfs_sites):
