@@ -52,6 +52,14 @@ printf '%s\\n' "$*" >>"{log}"
 exec {program} "$@"
 """
 FSREP = "import sys; from fsrep_core.ops.cli import main; main()"
+USED = (
+    "fsrep_core.ops.commands.run",
+    "fsrep_core.ops.checks",
+    "fsrep_core.ops.progress",
+    "fsrep_local_pipe",
+    "fsrep_zfs.storage",
+)
+"""What a job imports as it goes on, and others when they start."""
 JOB = """\
 [[job]]
 name = "bench"
@@ -187,8 +195,7 @@ class Fsrep(Tool):
 
     def start_command(self) -> list[str]:
         """See the base."""
-        imports = "import fsrep_core.runtime.driver, fsrep_zfs.storage, fsrep_local_pipe; "
-        return [sys.executable, "-c", imports + FSREP, "--version"]
+        return [sys.executable, "-c", f"import {', '.join(USED)}; {FSREP}", "--version"]
 
 
 @attrs.define(eq=False)

@@ -15,10 +15,12 @@ import signal
 import time
 from functools import partial
 
+import attrs
 import pytest
 import trio
 
 from forked_runs import ForkedRuns, is_running
+from fsrep_core import ResumeToken
 from real_zfs import JOB, zfs
 
 pytestmark = [pytest.mark.zfs, pytest.mark.proof]
@@ -98,25 +100,26 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
         interrupted += not late
         if late:
             duration_seconds *= 0.9  # too late: the machine is faster than when it was measured
-        token, _ = look(a, b, where)
+        token = look(a, b, where).token
 
         ended = runs["stubborn"]().finish()
 
         assert ended.status == 0, f"{where}: {ended}"
-        token_left, received = look(a, b, where)
-        assert token_left is None, where
+        seen = look(a, b, where)
+        assert seen.token is None, where
         if token is not None and token.received_bytes:
             step = only_step(ended.stdout, where)
             assert step["resumed"], where
             repeated = step["transferred_bytes"] + token.received_bytes - CHANGE_BYTES
             assert repeated < REPEATED_BYTES, where
             resumed += 1
-        assert f"v{number}" in received, where
-        if holds(a):
+        assert f"v{number}" in seen.received, where
+        if a.holds(*seen.sent):
             make_version(a, f"{number}b")
             ended = runs["stubborn"]().finish()
             assert ended.status == 0, f"{where}: {ended}"
-        assert holds(a) == [], where
+            seen = look(a, b, where)
+            assert a.holds(*seen.sent) == [], where
         if number % KEPT == 0:
             thin_out(a, b)
     assert resumed > MOMENTS / 5 or victim == "fsrep"
@@ -168,12 +171,20 @@ def snapshots(found):
     return [each for each in found.versions if each.relative_name[0] == "@"] if found else []
 
 
-def holds(site):
-    return site.holds(*(f"docs@{each.name}" for each in snapshots(listed(site))))
+@attrs.frozen
+class Seen:
+    """What both sides list."""
+
+    token: ResumeToken | None
+    """The receiver's."""
+    received: list[str]
+    """The names of the receiver's snapshots, oldest first."""
+    sent: list[str]
+    """Those of the sender, each with its filesystem."""
 
 
 def look(a, b, where):
-    """Check what both sides list; give the receiver's token, and the names of its snapshots."""
+    """Check what both sides list, and give it."""
     sender, receiver = listed(a), listed(b)
     sent = {each.guid: each.name for each in snapshots(sender)}
     received = {each.guid: each.name for each in snapshots(receiver)}
@@ -182,7 +193,11 @@ def look(a, b, where):
     if received:
         newest = list(received.values())[-1]
         assert a.content("docs", newest) == b.content("docs", newest), where
-    return receiver.resume_token if receiver else None, list(received.values())
+    return Seen(
+        receiver.resume_token if receiver else None,
+        list(received.values()),
+        [f"docs@{name}" for name in sent.values()],
+    )
 
 
 def thin_out(a, b):
