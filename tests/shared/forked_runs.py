@@ -87,14 +87,39 @@ class ForkedRun:
                     return pid
         return None
 
-    def wait_for_child(self, word, poll_seconds):
-        """Wait until there is one; ``None`` = the run ended before."""
-        while self.is_running():
+    def wait_for_victim(self, word, poll_seconds):
+        """Wait for a child that was started with this argument, and give its pid.
+
+        :param word: ``None`` = no child: the run itself
+        :returns: ``None`` = the run ended before
+        """
+        while word is not None and self.is_running():
             found = self.child(word)
             if found is not None:
                 return found
             time.sleep(poll_seconds)
-        return None
+        return self.pid if word is None else None
+
+    def strike(self, word, after_seconds, poll_seconds):
+        """Kill a victim after a part of its life."""
+        victim = self.wait_for_victim(word, poll_seconds)
+        if victim is not None:
+            time.sleep(after_seconds)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+
+    def measure(self, word, poll_seconds):
+        """Wait for the end, which has to be a good one; tell how long the victim lived."""
+        started_at = time.monotonic()
+        victim = self.wait_for_victim(word, poll_seconds)
+        if word is not None:
+            started_at = time.monotonic()
+        while is_running(victim):
+            time.sleep(poll_seconds)
+        lived_seconds = time.monotonic() - started_at
+        ended = self.finish()
+        assert ended.status == 0, ended
+        return lived_seconds
 
     def finish(self):
         """Wait for the end."""

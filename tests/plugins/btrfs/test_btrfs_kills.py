@@ -6,20 +6,18 @@ converges and leaves nothing behind.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
-import time
 from functools import partial
 
 import pytest
 import trio
 
-from forked_runs import ForkedRuns, is_running
+from forked_runs import ForkedRuns
 
 pytestmark = [pytest.mark.btrfs, pytest.mark.proof]
 
+VICTIMS = {"fsrep": None, "btrfs send": "send", "btrfs receive": "receive"}
+"""Each with the argument that its process was started with; the first is the run itself."""
 MOMENTS = 50
 STREAM_BYTES = 8 << 20
 RATE_LIMIT = "32 MiB/s"
@@ -58,18 +56,7 @@ def runs(sites, tmp_path):
         }
 
 
-def strike(run, victim, moment, duration_seconds):
-    """Kill a run or an engine after a part of the time that it works."""
-    pid = run.pid
-    if victim != "fsrep":
-        pid = run.wait_for_child(victim.removeprefix("btrfs "), POLL_SECONDS)
-    if pid is not None:
-        time.sleep(moment * duration_seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("victim", ["fsrep", "btrfs send", "btrfs receive"])
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_killed_at_any_moment(sites, runs, tools, victim):
     """Each time the next run converges, and until then nothing is wrong."""
     a, b, _ = sites
@@ -86,7 +73,7 @@ def test_killed_at_any_moment(sites, runs, tools, victim):
         assert number <= 3 * MOMENTS, f"only {interrupted} kills hit something; {where}"
         make_version(a, docs, chance, number)
         run = runs["once"]()
-        strike(run, victim, moment, duration_seconds)
+        run.strike(VICTIMS[victim], moment * duration_seconds, POLL_SECONDS)
         late = run.finish().status == 0
         interrupted += not late
         if late:
@@ -106,18 +93,7 @@ def test_killed_at_any_moment(sites, runs, tools, victim):
 def warm_up(a, runs, docs, chance, victim):
     """Replicate once; tell how long the victim lives when nobody kills it."""
     make_version(a, docs, chance, "first")
-    started_at = time.monotonic()
-    run = runs["once"]()
-    pid = run.pid
-    if victim != "fsrep":
-        pid = run.wait_for_child(victim.removeprefix("btrfs "), POLL_SECONDS)
-        started_at = time.monotonic()
-    while is_running(pid):
-        time.sleep(POLL_SECONDS)
-    lived_seconds = time.monotonic() - started_at
-    ended = run.finish()
-    assert ended.status == 0, ended
-    return lived_seconds
+    return runs["once"]().measure(VICTIMS[victim], POLL_SECONDS)
 
 
 def make_version(site, docs, chance, number):

@@ -7,24 +7,22 @@ filesystem releases.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
-import signal
-import time
 from functools import partial
 
 import attrs
 import pytest
 import trio
 
-from forked_runs import ForkedRuns, is_running
+from forked_runs import ForkedRuns
 from fsrep_core import ResumeToken
 from real_zfs import JOB, zfs
 
 pytestmark = [pytest.mark.zfs, pytest.mark.proof]
 
+VICTIMS = {"fsrep": None, "zfs send": "send", "zfs receive": "receive"}
+"""Each with the argument that its process was started with; the first is the run itself."""
 MOMENTS = 30
 CHANGE_BYTES = 3 << 20
 RATE_LIMIT = "2 MiB/s"
@@ -68,18 +66,7 @@ def runs(zfs_sites, tmp_path):
         }
 
 
-def strike(run, victim, moment, duration_seconds):
-    """Kill a run or an engine after a part of the time that it works."""
-    pid = run.pid
-    if victim != "fsrep":
-        pid = run.wait_for_child(victim.removeprefix("zfs "), POLL_SECONDS)
-    if pid is not None:
-        time.sleep(moment * duration_seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("victim", ["fsrep", "zfs send", "zfs receive"])
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_killed_at_any_moment(zfs_sites, runs, victim):
     a, b = zfs_sites
     seed = f"{victim} 1"
@@ -95,7 +82,7 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
         assert number <= 3 * MOMENTS, f"only {interrupted} kills hit something; {where}"
         make_version(a, number)
         run = runs["once"]()
-        strike(run, victim, moment, duration_seconds)
+        run.strike(VICTIMS[victim], moment * duration_seconds, POLL_SECONDS)
         late = run.finish().status == 0
         interrupted += not late
         if late:
@@ -141,17 +128,7 @@ def warm_up(a, runs, victim):
     """Replicate twice; tell how long the victim lives when nobody kills it."""
     for name in ("first", "second"):
         make_version(a, name)
-        started_at = time.monotonic()
-        run = runs["once"]()
-        pid = run.pid
-        if victim != "fsrep":
-            pid = run.wait_for_child(victim.removeprefix("zfs "), POLL_SECONDS)
-            started_at = time.monotonic()
-        while is_running(pid):
-            time.sleep(POLL_SECONDS)
-        lived_seconds = time.monotonic() - started_at
-        ended = run.finish()
-        assert ended.status == 0, ended
+        lived_seconds = runs["once"]().measure(VICTIMS[victim], POLL_SECONDS)
     return lived_seconds
 
 
