@@ -168,7 +168,7 @@ def zfs(session: nox.Session) -> None:
 
 @nox.session
 def zfs_proof(session: nox.Session) -> None:
-    """The long tests on real OpenZFS: all laws, encryption, ways to another host, kills."""
+    """The long tests on real OpenZFS: all laws of the kit, and kills."""
     run_on_zfs(session, "zfs and proof")
 
 

@@ -8,7 +8,7 @@ from fsrep_core import InterruptedStreamError, SendRequest
 from fsrep_core.testing import CutStream
 from real_zfs import ENCRYPTED, JOB, KEY, replicate, run_job, zfs
 
-pytestmark = [pytest.mark.zfs, pytest.mark.proof]
+pytestmark = pytest.mark.zfs
 
 CHANGE_BYTES = 2 << 20
 CUT_AT = 1 << 20

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 
+import ways
 from fsrep_core.runtime.binding import Endpoint
+from fsrep_core.runtime.remote.timing import Timing
 from fsrep_core.testing import CutStream, no_leaks
 from real_zfs import drive, zfs
 
-pytestmark = [pytest.mark.zfs, pytest.mark.proof]
+pytestmark = pytest.mark.zfs
 
 LARGE_BYTES = 3 << 20
 
@@ -32,8 +34,9 @@ class CutOnce(Endpoint):
 
 
 @pytest.mark.parametrize("transport", ["ssh", "tls"])
-async def test_full_incremental_and_resumed(zfs_sites, reach):
+async def test_full_incremental_and_resumed(zfs_sites, reach, monkeypatch):
     """Both pools are elsewhere; children, volumes and increments arrive, and a cut resumes."""
+    monkeypatch.setattr(ways, "TIMING", Timing(heartbeat_interval_seconds=2.0))
     a, b = zfs_sites
     a.filesystem("docs")
     a.filesystem("docs/with space")
