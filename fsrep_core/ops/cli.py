@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import click
 
 from fsrep_core import __version__
+from fsrep_core.ops.garbage import spare_the_start
 
 __all__ = ["cli", "main"]
 
@@ -32,9 +33,6 @@ EXIT_INTERRUPTED = 130
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SHELLS = ("bash", "zsh", "fish")
-
-GARBAGE_THRESHOLD = 20_000
-"""How many new objects make Python look for cycles among them; its own number is 700."""
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -463,7 +461,7 @@ class _StandardOutput(io.TextIOWrapper):
 
 def main() -> None:
     """Run the command line and exit."""
-    gc.set_threshold(GARBAGE_THRESHOLD)  # nearly all that a start makes lives as long as it
+    spare_the_start()
     _replace_closed_streams()
     if type(sys.stdout) is io.TextIOWrapper:
         encoding, by_line = sys.stdout.encoding, sys.stdout.line_buffering

@@ -24,6 +24,9 @@ from fsrep_zfs.nvlists import NvlistError, unpack_nvlist
 __all__ = ["Token", "decode_token"]
 
 SIZE_LIMIT_BYTES = 1 << 20
+"""Of what a token says, unpacked."""
+LENGTH_LIMIT = 96 << 10
+"""It becomes an argument, for which Linux has 128 KiB (``execve(2)``)."""
 
 _TOKEN = re.compile(r"1-(?P<checksum>[0-9a-f]{1,64})-(?P<size>[0-9a-f]{1,16})-(?P<list>[0-9a-f]+)")
 _KNOWN = frozenset(
@@ -64,7 +67,7 @@ def decode_token(value: str) -> Token:
 
 def _decode(value: str) -> Token:
     match = _TOKEN.fullmatch(value)
-    if match is None or len(match["list"]) > SIZE_LIMIT_BYTES:
+    if match is None or len(value) > LENGTH_LIMIT:
         raise NvlistError("is not a token")
     compressed = bytes.fromhex(match["list"])
     if _checksum(compressed) != int(match["checksum"], 16):
@@ -72,7 +75,10 @@ def _decode(value: str) -> Token:
     size_bytes = int(match["size"], 16)
     if size_bytes > SIZE_LIMIT_BYTES:
         raise NvlistError("is too large")
-    said = unpack_nvlist(zlib.decompressobj().decompress(compressed, size_bytes))
+    unpacking = zlib.decompressobj()
+    said = unpack_nvlist(unpacking.decompress(compressed, size_bytes))
+    if unpacking.unused_data:  # zeros there would leave the checksum as it is
+        raise NvlistError("something follows it")
     from_guid = _number(said.get("fromguid", 0))
     to_name = said["toname"]
     if not isinstance(to_name, str):

@@ -56,7 +56,7 @@ def test_version_imports_next_to_nothing(tmp_path):
 
     assert modules & LIBRARIES == set()
     ours = {name for name in modules if name.startswith("fsrep")}
-    assert ours == {"fsrep_core", "fsrep_core.ops", "fsrep_core.ops.cli"}
+    assert ours == {"fsrep_core", "fsrep_core.ops", "fsrep_core.ops.cli", "fsrep_core.ops.garbage"}
 
 
 def test_help_imports_next_to_nothing(tmp_path):

@@ -29,6 +29,7 @@ from fsrep_core.ops.audit import (
     visit_line,
 )
 from fsrep_core.ops.files import find_config, load_identities
+from fsrep_core.ops.garbage import look_for_garbage
 from fsrep_core.ops.serving import admit_as_asked, find_identity, make_admission
 from fsrep_core.ops.signals import interruptible
 from fsrep_core.runtime.classify import classify
@@ -65,6 +66,7 @@ def endpoint(config: Path | None, *, identity: str | None, log: Path | None) -> 
             "without an identity, an endpoint keeps no log",
             hint="add --identity, or leave --log out",
         )
+    look_for_garbage()
     receiving, sending = take_standard_streams()
     if identity is None:
         return trio.run(serve, receiving, sending, _admit_any, Service())

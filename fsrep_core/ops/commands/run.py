@@ -12,6 +12,7 @@ import trio
 
 from fsrep_core.events import ExpiriesKnown, RunFinished, RunStarted
 from fsrep_core.ops.expiries import expiries_of, expiry_warnings
+from fsrep_core.ops.garbage import look_for_garbage
 from fsrep_core.ops.report import print_document, run_document
 from fsrep_core.ops.session import job_settings, open_session, open_sides
 from fsrep_core.ops.signals import Interruption, interruptible
@@ -52,6 +53,7 @@ def run(config_path: Path | None, job_names: Sequence[str], options: RunOptions)
     reports: list[RunReport] = []
     if options.log_format is None:
         _print_expiries(session)
+    look_for_garbage()
     interruption = trio.run(_run_jobs, session, listeners, reports)
     status = _exit_status(reports, interruption)
     interrupted = interruption.number is not None

@@ -20,6 +20,7 @@ import trio
 from fsrep_core.errors import ConfigError, FsrepError, PermissionDeniedError
 from fsrep_core.ops.audit import served_line, visit_line
 from fsrep_core.ops.expiries import expiry_warnings, watch_expiries
+from fsrep_core.ops.garbage import look_for_garbage
 from fsrep_core.ops.logs import Line, LogListener
 from fsrep_core.ops.metrics import MetricsListener
 from fsrep_core.ops.serve_config import ServeConfig, make_listeners
@@ -165,4 +166,5 @@ def serve(
     admissions = {each.name: make_admission(each, session.registry) for each in session.identities}
     metrics = None if metrics_file is None else MetricsListener(metrics_file)
     server = _Server(session.serve, listeners, admissions, log, metrics)
+    look_for_garbage()
     return trio.run(server.run)

@@ -47,9 +47,10 @@ def packed(pairs, order="<"):
     return header + body + struct.pack("i", 0)
 
 
-def token_of(pairs, order="<", size_bytes=None):
+def token_of(pairs, order="<", size_bytes=None, rest=b""):
     plain = packed(pairs, order)
     compressed = zlib.compress(plain)
+    compressed += bytes(-len(compressed) % 4) * bool(rest) + rest
     words = compressed[: len(compressed) // 4 * 4]
     checksum = sum(struct.unpack(f"<{len(words) // 4}I", words))
     return f"1-{checksum:x}-{size_bytes or len(plain):x}-{compressed.hex()}"
@@ -149,3 +150,12 @@ def test_a_list_nested_without_end_is_refused():
         nested += struct.pack(">ii", 28, 1) + xdr_string("x") + struct.pack(">ii", 19, 1)
     with pytest.raises(NvlistError):
         unpack_nvlist(b"\1\1\0\0" + nested)
+
+
+@pytest.mark.parametrize("more_bytes", [4, 200_000])
+def test_what_follows_a_token_is_refused_though_its_checksum_is_right(more_bytes):
+    """Zeros add nothing to a sum, and a long argument could not be given to ``zfs``."""
+    assert decode_token(token_of(GOOD)).to_guid
+
+    with pytest.raises(StaleTokenError):
+        decode_token(token_of(GOOD, rest=bytes(more_bytes)))
