@@ -1,7 +1,7 @@
 """One ``repr`` for all values of the core.
 
 attrs would generate and compile one for each class, whenever fsrep starts: a tenth of the
-time of a run that has nothing to do.
+instructions of a run that has nothing to do.
 """
 
 from __future__ import annotations

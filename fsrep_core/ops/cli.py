@@ -1,6 +1,6 @@
 """The command line: what can be typed. What it does is in :mod:`fsrep_core.ops.commands`.
 
-This module imports nothing but click, and each command imports what it needs when it
+This module imports little but click, and each command imports what it needs when it
 runs: ``fsrep --version`` answers at once, and so does the shell's completion. A test
 guards what is imported. (typer would save a few lines and cost every command the import
 of pydantic, which takes longer than all of fsrep.)

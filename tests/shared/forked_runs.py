@@ -43,6 +43,7 @@ for line in sys.stdin:
         sys.argv = ["fsrep", *argv]
         main()
     print(pid, flush=True)
+    sys.stdin.readline()  # until the end is asked for, nobody else can get this number
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
@@ -123,6 +124,7 @@ class ForkedRun:
 
     def finish(self):
         """Wait for the end."""
+        self._runs.say("finish")
         status = int(self._runs.heard())
         return Ended(status, *(file.read_text() for file in self._runs.files))
 
@@ -154,12 +156,14 @@ class ForkedRuns:
                 server.kill()
 
     def start(self, *arguments):
-        request = [arguments, *map(str, self.files)]
-        self.server.stdin.write(json.dumps(request).encode() + b"\n")
+        self.say(json.dumps([arguments, *map(str, self.files)]))
         return ForkedRun(int(self.heard()), self)
 
     def run(self, *arguments):
         return self.start(*arguments).finish()
+
+    def say(self, line):
+        self.server.stdin.write(line.encode() + b"\n")
 
     def heard(self):
         """Give the next line that the process says."""
