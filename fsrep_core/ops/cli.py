@@ -11,7 +11,6 @@ nothing was run; 130 and 143 ended by SIGINT and SIGTERM.
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import sys
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from fsrep_core import __version__
-from fsrep_core.ops.garbage import spare_the_start
+from fsrep_core.ops.garbage import spare_the_end, spare_the_start
 
 __all__ = ["cli", "main"]
 
@@ -470,7 +469,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may be any bytes
     status = _exit_status()
-    gc.freeze()  # or Python would look at everything once more
+    spare_the_end()
     sys.exit(status)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 
-__all__ = ["look_for_garbage", "spare_the_start"]
+__all__ = ["look_for_garbage", "spare_the_end", "spare_the_start"]
 
 THRESHOLD = 20_000
 """How many new objects make Python look; its own number is 700."""
@@ -25,3 +25,8 @@ def look_for_garbage() -> None:
     """Look from now on, and only among what is made from now on."""
     gc.freeze()
     gc.enable()
+
+
+def spare_the_end() -> None:
+    """Keep Python from looking at everything once more when it ends."""
+    gc.freeze()

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import attrs
 import pytest
 
-from fsrep_core.ops import cli
+from fsrep_core.ops import cli, garbage
 
 CONFIG = """\
 [[job]]
@@ -43,7 +43,7 @@ class Finished:
 @pytest.fixture
 def fsrep(monkeypatch, capsys):
     """Call the command line as the entry point does, in a process that goes on."""
-    monkeypatch.setattr(cli, "gc", Mock())
+    monkeypatch.setattr(garbage, "gc", Mock())
 
     def call(*arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["fsrep", *map(str, arguments)])
