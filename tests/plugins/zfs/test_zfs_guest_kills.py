@@ -96,10 +96,13 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
         assert seen.token is None, where
         if token is not None and token.received_bytes:
             step = only_step(ended.stdout, where)
-            assert step["resumed"], where
-            repeated = step["transferred_bytes"] + token.received_bytes - CHANGE_BYTES
-            assert repeated < REPEATED_BYTES, where
-            resumed += 1
+            if step is None:
+                assert victim == "fsrep", where  # what it had started ended the receive by itself
+            else:
+                assert step["resumed"], where
+                repeated = step["transferred_bytes"] + token.received_bytes - CHANGE_BYTES
+                assert repeated < REPEATED_BYTES, where
+                resumed += 1
         assert f"v{number}" in seen.received, where
         if a.holds(*seen.sent):
             make_version(a, f"{number}b")
@@ -113,6 +116,7 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
 
 
 def only_step(output, where):
+    """Give the report's step, or ``None`` where nothing was to be done."""
     [report] = json.loads(output)["jobs"]
     steps = [
         step
@@ -120,8 +124,8 @@ def only_step(output, where):
         for step in replication["completed"]
         if not step["mark_only"]
     ]
-    assert len(steps) == 1, where
-    return steps[0]
+    assert len(steps) <= 1, where
+    return steps[0] if steps else None
 
 
 def warm_up(a, runs, victim):
