@@ -156,27 +156,16 @@ def btrfs(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """Tests between hosts made of network namespaces: needs root, iproute2 and an sshd."""
     session.install(".", *group("test"))
-    posargs = session.posargs or [*SPREAD, "-n", "3"]  # they wait more than they work
+    posargs = session.posargs or [*SPREAD, "-n", "4"]  # they wait more than they work
     session.run("pytest", "-m", "hosts", *posargs, env=INSTALLED_ONLY)
 
 
 @nox.session
 def zfs(session: nox.Session) -> None:
     """Tests on real OpenZFS: on this kernel's, or in guests (``tests/zfs_guest/setup``)."""
-    run_on_zfs(session, "zfs and not proof")
-
-
-@nox.session
-def zfs_proof(session: nox.Session) -> None:
-    """The long tests on real OpenZFS: all laws of the kit, and kills."""
-    run_on_zfs(session, "zfs and proof")
-
-
-def run_on_zfs(session: nox.Session, marks: str) -> None:
-    """Run tests where OpenZFS is."""
     session.install(".", *group("test"))
     chosen = session.posargs or [*SLOWEST, "tests/plugins/zfs"]
-    pytest = ["pytest", "-m", marks, *chosen]
+    pytest = ["pytest", "-m", "zfs", *chosen]
     # Compiles here, in seconds, what a guest would compile in minutes.
     session.run(
         *pytest, "--collect-only", "-q", env=INSTALLED_ONLY | {"PYTHONDONTWRITEBYTECODE": ""}

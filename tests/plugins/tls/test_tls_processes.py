@@ -173,6 +173,7 @@ def test_a_metrics_file_that_cannot_be_written_is_told_before_it_listens(kit, si
     assert "listening" not in ended.stderr
 
 
+@pytest.mark.proof
 def test_a_job_of_many_steps_shakes_hands_a_few_times(kit, site):
     """At most once for each step at a time, and once more."""
     steps, concurrency = 200, 4

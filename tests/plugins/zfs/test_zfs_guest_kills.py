@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.zfs, pytest.mark.proof]
 
 VICTIMS = {"fsrep": None, "zfs send": "send", "zfs receive": "receive"}
 """Each with the argument that its process was started with; the first is the run itself."""
-MOMENTS = 30
+PARTS = 2
+MOMENTS_PER_PART = 15
 CHANGE_BYTES = 3 << 20
 RATE_LIMIT = "2 MiB/s"
 """Stretches a stream, so that most moments are within it."""
@@ -67,19 +68,20 @@ def runs(zfs_sites, tmp_path):
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_killed_at_any_moment(zfs_sites, runs, victim):
+@pytest.mark.parametrize("part", range(1, PARTS + 1))
+def test_killed_at_any_moment(zfs_sites, runs, victim, part):
     a, b = zfs_sites
-    seed = f"{victim} 1"
+    seed = f"{victim} {part}"
     chance = random.Random(seed)
     a.filesystem("docs")
     interrupted = number = resumed = 0
     duration_seconds = warm_up(a, runs, victim)
 
-    while interrupted < MOMENTS:
+    while interrupted < MOMENTS_PER_PART:
         number += 1
         moment = chance.random()
         where = f"seed {seed!r}, trial {number}, moment {moment:.3f} of {duration_seconds:.2f}s"
-        assert number <= 3 * MOMENTS, f"only {interrupted} kills hit something; {where}"
+        assert number <= 3 * MOMENTS_PER_PART, f"only {interrupted} kills hit something; {where}"
         make_version(a, number)
         run = runs["once"]()
         run.strike(VICTIMS[victim], moment * duration_seconds, POLL_SECONDS)
@@ -112,7 +114,7 @@ def test_killed_at_any_moment(zfs_sites, runs, victim):
             assert a.holds(*seen.sent) == [], where
         if number % KEPT == 0:
             thin_out(a, b)
-    assert resumed > MOMENTS / 5 or victim == "fsrep"
+    assert resumed > MOMENTS_PER_PART / 5 or victim == "fsrep"
 
 
 def only_step(output, where):

@@ -19,6 +19,7 @@ from pretended_pools import PretendedHarness
 JOB = "job"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("law", STORAGE_LAWS)
 async def test_law(law, pretended_sites):
     """Each on pools of its own."""
