@@ -35,6 +35,9 @@ class StepReport(Shown):
     finished_at: float | None = None
     mark_only: bool = False
     """The data was there already; only the cursor had to move."""
+    origin: str | None = None
+    """The guid of the other filesystem's snapshot that the stream starts from; ``None`` = it
+    is no clone's first."""
 
 
 @attrs.frozen(kw_only=True, repr=False)

@@ -18,6 +18,7 @@ from fsrep_core.shown import Shown
 from fsrep_core.streams import ByteStream
 
 __all__ = [
+    "Awaited",
     "Capabilities",
     "CreateVersionRequest",
     "CursorRequest",
@@ -105,6 +106,8 @@ class Capabilities(Shown):
     """A filesystem can be received only where its parent exists."""
     bookmarks: bool = False
     """A bookmark can be the base of a send."""
+    clones: bool = False
+    """A first stream can be the difference from a snapshot of another filesystem."""
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -118,6 +121,9 @@ class Filesystem(Shown):
     cursor: Version | None = None
     """The replication cursor of the job that asked; ``None`` = there is none."""
     resume_token: ResumeToken | None = None
+    origin: str | None = None
+    """The guid of the snapshot, of another filesystem, that this one is a clone of and may
+    be replicated as a clone of; ``None`` = there is none."""
     placeholder: bool = False
     """Exists only to hold its children; it has never received anything."""
     problem: Problem | None = None
@@ -168,6 +174,9 @@ class SendRequest(Shown):
     """The snapshots between the two that the stream shall carry as well, oldest first."""
     resume_token: ResumeToken | None = None
     """The receiver's. A sender that cannot use it sends from the start and says so."""
+    origin: str | None = None
+    """The guid of what the stream shall be the difference from, where there is no base: the
+    filesystem's origin, which the receiver has."""
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -197,6 +206,9 @@ class ReceiveRequest(Shown):
     """Throw a partial receive away first: the sender did not use its token."""
     rollback: tuple[Version, ...] = ()
     """The receiver's own versions that the policy lets it destroy first; no others."""
+    origin: str | None = None
+    """The guid of the snapshot here that the stream is the difference from; ``None`` = it
+    stands alone or has a base."""
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -277,3 +289,15 @@ class PlannedStep(Shown):
     """The receiver's versions that this step may destroy first."""
     mark_only: bool = False
     """The receiver has ``to_version`` already; only the sender's cursor is behind."""
+    origin: str | None = None
+    """The guid of the other filesystem's snapshot that a first step starts from: what is
+    received is a clone, too. ``None`` = it does not."""
+
+
+@attrs.frozen(repr=False)
+class Awaited(Shown):
+    """What must be on the receiver before the first step of a filesystem can run."""
+
+    filesystem: str
+    guid: str | None = None
+    """A snapshot of it, the origin of a clone; ``None`` = the filesystem itself, a parent."""

@@ -1,8 +1,8 @@
-"""Whose step is next: the oldest first, and no child before its parent exists.
+"""Whose step is next: the oldest first, and nothing before what it needs is there.
 
-One queue serves one attempt. A filesystem is in exactly one place: ready, taken by a
-worker, or waiting for its parent's first step; when it leaves the queue, it leaves for
-good. Taking and returning cost O(log n).
+A child needs its parent, a clone the snapshot that it was made from. One queue serves one
+attempt. A filesystem is in exactly one place: ready, taken by a worker, or waiting; when it
+leaves the queue, it leaves for good. Taking and returning cost O(log n).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from fsrep_core.machines.replication import Replication
+from fsrep_core.values import Awaited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 __all__ = ["WorkQueue"]
@@ -26,27 +27,31 @@ class WorkQueue:
     """The replications of one attempt that still have something to do."""
 
     _ready: list[tuple[float, str, Replication]] = attrs.field(init=False, factory=list)
-    _children: dict[str, list[Replication]] = attrs.field(init=False, factory=dict)
     _taken: dict[str, Replication] = attrs.field(init=False, factory=dict)
+    _waiting: dict[str, set[Awaited]] = attrs.field(init=False, factory=dict)
+    """What each that waits is still without; never empty."""
+    _waiters: dict[str, list[tuple[Awaited, Replication]]] = attrs.field(init=False, factory=dict)
+    """By the filesystem that they wait for. Some may have left the queue since."""
 
     @classmethod
     def of(cls, replications: Iterable[Replication]) -> tuple[WorkQueue, tuple[Replication, ...]]:
         """Make the queue of all that can be retried.
 
-        :returns: the queue, and the replications whose parent is not in it and so will
-            never come to exist in this attempt
+        :returns: the queue, and the replications that wait for what is not in it and so will
+            never come to exist in this attempt; each after what it waits for
         """
         queue = cls()
         work = {each.filesystem: each for each in replications if each.can_retry}
         for replication in work.values():
-            if replication.waits_for is None:
+            if not replication.waits_for:
                 queue._push(replication)
-            else:
-                queue._children.setdefault(replication.waits_for, []).append(replication)
-        stranded = [
-            child for parent in set(queue._children) - set(work) for child in queue._drop(parent)
-        ]
-        return queue, tuple(sorted(stranded, key=lambda each: each.filesystem))
+                continue
+            queue._waiting[replication.filesystem] = set(replication.waits_for)
+            for awaited in replication.waits_for:
+                waiters = queue._waiters.setdefault(awaited.filesystem, [])
+                waiters.append((awaited, replication))
+        absent = sorted(set(queue._waiters) - set(work))
+        return queue, tuple(each for name in absent for each in queue._drop(name))
 
     @property
     def active(self) -> tuple[Replication, ...]:
@@ -56,7 +61,7 @@ class WorkQueue:
     @property
     def exhausted(self) -> bool:
         """Nothing is ready, taken or waiting."""
-        return not (self._ready or self._taken or self._children)
+        return not (self._ready or self._taken or self._waiting)
 
     def take(self) -> Replication | None:
         """Hand out the replication whose next step is oldest; ``None`` = none is ready now."""
@@ -67,31 +72,45 @@ class WorkQueue:
         return replication
 
     def step_completed(self, replication: Replication) -> None:
-        """Take back a replication whose step is completed; its children may now run."""
+        """Take back a replication whose step is completed; who waited for that may now run."""
         del self._taken[replication.filesystem]
-        for child in self._children.pop(replication.filesystem, []):
-            self._push(child)
+        still: list[tuple[Awaited, Replication]] = []
+        for awaited, waiter in self._waiters.pop(replication.filesystem, []):
+            missing = self._waiting.get(waiter.filesystem)
+            if missing is None:
+                continue
+            if not replication.fulfils(awaited):
+                still.append((awaited, waiter))
+                continue
+            missing.discard(awaited)
+            if not missing:
+                del self._waiting[waiter.filesystem]
+                self._push(waiter)
+        if still:
+            self._waiters[replication.filesystem] = still
         if not replication.completed:
             self._push(replication)
 
     def release(self, replication: Replication) -> tuple[Replication, ...]:
         """Take a replication out for the rest of the attempt.
 
-        :returns: its descendants, which leave with it, where it did not come to exist
+        :returns: those that wait for it, and those that wait for them, which leave with it;
+            each after what it waits for
         """
         del self._taken[replication.filesystem]
-        return self._drop(replication.filesystem)
+        return tuple(self._drop(replication.filesystem))
 
     def _push(self, replication: Replication) -> None:
         date = replication.next_step_date
         entry = (date if date is not None else 0.0, replication.filesystem, replication)
         heapq.heappush(self._ready, entry)
 
-    def _drop(self, parent: str) -> tuple[Replication, ...]:
-        dropped: list[Replication] = []
-        waiting = self._children.pop(parent, [])
-        while waiting:
-            child = waiting.pop()
-            dropped.append(child)
-            waiting.extend(self._children.pop(child.filesystem, []))
-        return tuple(sorted(dropped, key=lambda each: each.filesystem))
+    def _drop(self, name: str) -> Iterator[Replication]:
+        leaving = [name]
+        while leaving:
+            waiters = [each for _, each in self._waiters.pop(leaving.pop(), [])]
+            waiters.sort(key=lambda each: each.filesystem)
+            for waiter in waiters:
+                if self._waiting.pop(waiter.filesystem, None) is not None:
+                    leaving.append(waiter.filesystem)
+                    yield waiter

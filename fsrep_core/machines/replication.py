@@ -20,7 +20,7 @@ from fsrep_core.machines.step import Step, StepEvent, StepFailed, StepState
 from fsrep_core.reports import ReplicationReport, StepReport
 from fsrep_core.shown import Shown
 from fsrep_core.table import IllegalTransitionError, Table, advance, is_terminal
-from fsrep_core.values import Problem, Version
+from fsrep_core.values import Awaited, Problem, Version
 
 if TYPE_CHECKING:
     from fsrep_core.values import PlannedStep
@@ -71,8 +71,8 @@ class Replication:
     problem: Problem | None
     """The conflict, or the problem of the first pending step's last attempt."""
     reasons: tuple[str, ...]
-    waits_for: str | None
-    """The parent that must exist on the receiver before the first step can run."""
+    waits_for: tuple[Awaited, ...]
+    """What others bring to the receiver before the first step can run."""
     warnings: list[str]
     _completed: list[Step]
     _pending: deque[Step]
@@ -106,6 +106,14 @@ class Replication:
         if step is not None and step.state is StepState.MARK_REPLICATED_READY:
             return step.planned.to_version
         return self._completed[-1].planned.to_version if self._completed else self._base
+
+    def fulfils(self, awaited: Awaited) -> bool:
+        """Tell whether what another one waits for is there now, after a step of this one."""
+        if awaited.guid is None or self.completed:
+            return True
+        planned = self._completed[-1].planned
+        brought = (*planned.intermediates, planned.to_version)
+        return any(version.guid == awaited.guid for version in brought)
 
     @property
     def can_retry(self) -> bool:
@@ -176,7 +184,7 @@ class ReplicationBuilder:
     filesystem: str
     reasons: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     base: Version | None = attrs.field(default=None, kw_only=True)
-    waits_for: str | None = attrs.field(default=None, kw_only=True)
+    waits_for: tuple[Awaited, ...] = attrs.field(default=(), kw_only=True)
     warnings: Iterable[str] = attrs.field(default=(), kw_only=True)
     earlier: tuple[StepReport, ...] = attrs.field(default=(), kw_only=True)
     _steps: list[Step] = attrs.field(init=False, factory=list)

@@ -118,4 +118,5 @@ class Step:
             started_at=self.started_at,
             finished_at=self.finished_at,
             mark_only=self.planned.mark_only,
+            origin=self.planned.origin,
         )

@@ -132,7 +132,7 @@ class BarsListener:
         progress = self._drawn(event.job)
         step = event.step
         self._tasks[event.filesystem] = progress.add_task(
-            step_name(event.filesystem, step.from_version, step.to_version),
+            step_name(event.filesystem, step),
             total=step.expected_bytes,
             is_job=False,
         )

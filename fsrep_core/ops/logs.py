@@ -84,7 +84,7 @@ def _step_fields(event: StepStarted | StepFinished | StepAborted) -> dict[str, A
     step = event.step
     return {
         "filesystem": event.filesystem,
-        "step": step_name(event.filesystem, step.from_version, step.to_version),
+        "step": step_name(event.filesystem, step),
         "expected_bytes": step.expected_bytes,
     }
 

@@ -94,7 +94,7 @@ class LinesListener:
 
 def _subject(event: BytesMoved | StepFinished | StepAborted) -> str:
     step = event.step
-    return f"{event.job}: {step_name(event.filesystem, step.from_version, step.to_version)}"
+    return f"{event.job}: {step_name(event.filesystem, step)}"
 
 
 def _so_far(step: StepReport) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fsrep_core.reports import ReplicationReport, StepReport
-    from fsrep_core.values import Problem, Version
+    from fsrep_core.values import PlannedStep, Problem
 
 __all__ = [
     "count_of",
@@ -44,11 +44,13 @@ def count_of(count: int, thing: str) -> str:
     return f"{count:,} {thing}"
 
 
-def step_name(filesystem: str, from_version: Version | None, to_version: Version) -> str:
-    """Name a step: ``docs@monday (full)`` or ``docs@monday => @tuesday``."""
-    if from_version is None:
-        return visible(f"{filesystem}{to_version.relative_name} (full)")
-    return visible(f"{filesystem}{from_version.relative_name} => {to_version.relative_name}")
+def step_name(filesystem: str, step: StepReport | PlannedStep) -> str:
+    """Name a step: ``docs@monday (full)``, ``(clone)``, or ``docs@monday => @tuesday``."""
+    to_name = step.to_version.relative_name
+    if step.from_version is None:
+        kind = "full" if step.origin is None else "clone"
+        return visible(f"{filesystem}{to_name} ({kind})")
+    return visible(f"{filesystem}{step.from_version.relative_name} => {to_name}")
 
 
 def problem_lines(subject: str, problem: Problem) -> list[str]:

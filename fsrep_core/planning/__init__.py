@@ -13,7 +13,8 @@ module          what it holds
 ``filesystem``  the plan of one filesystem: every rule, in order
 ``conflicts``   the words of every conflict
 ``reasons``     the words of every choice
-``inventory``   the plan of a job: selection, and children after their parents
+``origins``     which clone begins as the difference from its origin
+``inventory``   the plan of a job: selection, children after their parents
 ==============  ==================================================================
 """
 

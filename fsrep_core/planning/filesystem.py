@@ -37,15 +37,17 @@ def plan_filesystem(  # noqa: PLR0913  (what the rules need)
     *,
     policy: Policy,
     token_refusal: str | None = None,
+    origin: str | None = None,
     sender_capabilities: Capabilities,
     receiver_capabilities: Capabilities,
 ) -> FilesystemPlan:
     """Plan one filesystem; ``receiver=None`` = the receiver does not have it.
 
-    ``waits_for`` stays ``None``: only :func:`~fsrep_core.planning.make_plan` sees the
+    ``waits_for`` stays empty: only :func:`~fsrep_core.planning.make_plan` sees the
     other filesystems.
 
     :param token_refusal: why a side would not go on from the receiver's token
+    :param origin: the guid of what a first step shall start from; ``None`` = from nothing
     """
     unreadable = conflicts.find_unreadable(sender, receiver)
     if unreadable is not None:
@@ -54,8 +56,11 @@ def plan_filesystem(  # noqa: PLR0913  (what the rules need)
     conflict = next(_find_conflicts(sides, policy), None)
     if conflict is None and sides.later:
         batched = sender_capabilities.batched and receiver_capabilities.batched
-        misfit = _find_token_misfit(sides, token_refusal)
+        origin = origin if sides.base is None else None
+        misfit = _find_token_misfit(sides, token_refusal, origin)
         steps = _choose_steps(sides, policy, misfit, batched=batched)
+        if origin is not None:
+            steps[0] = attrs.evolve(steps[0], origin=origin)
         formats = (sender_capabilities.stream_formats, receiver_capabilities.stream_formats)
         conflict = next(_find_obstacles(sides, steps, policy, misfit, formats), None)
         if conflict is None:
@@ -105,19 +110,23 @@ def _find_conflicts(sides: Comparison, policy: Policy) -> Iterator[Conflict]:
         yield conflicts.diverged(sides.base, sides.newer)
 
 
-def _find_token_misfit(sides: Comparison, refusal: str | None) -> str | None:
+def _find_token_misfit(sides: Comparison, refusal: str | None, origin: str | None) -> str | None:
     """Tell why the receiver's partial cannot be the first step; ``None`` = it can, or is none.
 
-    It can be where its stream leads from the base to a later snapshot: anything else
-    would leave a gap, or has a base or a target that is gone. What a storage has refused
-    in this run is not asked for again.
+    It can be where its stream leads from the base, or a clone's from its origin, to a later
+    snapshot: anything else would leave a gap, or has a base or a target that is gone. What a
+    storage has refused in this run is not asked for again.
     """
     token = sides.token
     if token is None:
         return None
-    base_guid = sides.base.guid if sides.base is not None else None
-    if token.from_guid != base_guid:
-        return "it does not start from the newest version that both sides have"
+    start = sides.base.guid if sides.base is not None else origin
+    if token.from_guid != start:
+        return (
+            "it does not start from the newest version that both sides have"
+            if origin is None
+            else "it does not start from what the filesystem is a clone of"
+        )
     if all(version.guid != token.to_guid for version in sides.later):
         return "the sender no longer has the snapshot that it would become"
     if sides.base is not None and sides.newer:

@@ -1,7 +1,8 @@
 """The plan of a job: the filesystems that it means, each planned on its own.
 
-What is wrong with one filesystem is its own conflict and never reaches another. The one
-tie between filesystems is that a child waits for its parent, where the receiver nests.
+What is wrong with one filesystem is its own conflict and never reaches another. Two ties are
+between filesystems: a child waits for its parent, where the receiver nests, and a clone for
+its origin (:mod:`fsrep_core.planning.origins`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import attrs
 
 from fsrep_core.planning.conflicts import no_such_filesystem
 from fsrep_core.planning.filesystem import plan_filesystem
+from fsrep_core.planning.origins import find_origins
 from fsrep_core.planning.patterns import Selection, select
 from fsrep_core.planning.plan import FilesystemPlan, Plan, TokenKey
+from fsrep_core.values import Awaited
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from fsrep_core.planning.origins import Origin
     from fsrep_core.planning.policy import Policy
     from fsrep_core.values import Filesystem, Inventory
 
@@ -53,8 +57,8 @@ def make_plan(
     missing: Collection[str] = ()
     if receiver.capabilities.nests:
         missing = {name for name in names if not _exists(receivers.get(name))}
-    plans = []
-    for name in names:
+
+    def plan_one(name: str, origin: str | None = None) -> FilesystemPlan:
         there = receivers.get(name)
         token = there.resume_token if there is not None else None
         plan = plan_filesystem(
@@ -62,13 +66,19 @@ def make_plan(
             there,
             policy=policy,
             token_refusal=refused_tokens.get((name, token.value)) if token is not None else None,
+            origin=origin,
             sender_capabilities=sender.capabilities,
             receiver_capabilities=receiver.capabilities,
         )
-        plans.append(_after_parent(plan, missing))
+        return _after_parent(plan, missing)
+
+    plans = {name: plan_one(name) for name in names}
+    if sender.capabilities.clones and receiver.capabilities.clones:
+        for name, origin in find_origins(plans, senders, receivers).items():
+            plans[name] = _after_origin(plan_one(name, origin.guid), origin)
     absent = selection.absent if names else _lost(selection, patterns, receivers)
-    plans += [FilesystemPlan(filesystem=name, conflict=no_such_filesystem()) for name in absent]
-    return Plan(filesystems=tuple(plans), warnings=_warnings(selection, len(senders)))
+    lost = [FilesystemPlan(filesystem=name, conflict=no_such_filesystem()) for name in absent]
+    return Plan(filesystems=(*plans.values(), *lost), warnings=_warnings(selection, len(senders)))
 
 
 def _lost(
@@ -97,9 +107,18 @@ def _after_parent(plan: FilesystemPlan, missing: Collection[str]) -> FilesystemP
     while slash:
         if ancestor in missing:
             reason = f"waits until {ancestor} exists on the receiver, because it holds this one"
-            return attrs.evolve(plan, waits_for=ancestor, reasons=(*plan.reasons, reason))
+            return attrs.evolve(
+                plan, waits_for=(Awaited(ancestor),), reasons=(*plan.reasons, reason)
+            )
         ancestor, slash, _ = ancestor.rpartition("/")
     return plan
+
+
+def _after_origin(plan: FilesystemPlan, origin: Origin) -> FilesystemPlan:
+    if not plan.steps:
+        return plan
+    waits_for = plan.waits_for if origin.awaited is None else (*plan.waits_for, origin.awaited)
+    return attrs.evolve(plan, waits_for=waits_for, reasons=(*plan.reasons, origin.reason))
 
 
 def _warnings(selection: Selection, sender_count: int) -> tuple[str, ...]:

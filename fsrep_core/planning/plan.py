@@ -12,7 +12,7 @@ from typing import TypeAlias
 import attrs
 
 from fsrep_core.shown import Shown
-from fsrep_core.values import PlannedStep, Problem, Version
+from fsrep_core.values import Awaited, PlannedStep, Problem, Version
 
 __all__ = ["Conflict", "ConflictKind", "FilesystemPlan", "Plan", "TokenKey"]
 
@@ -76,8 +76,8 @@ class FilesystemPlan(Shown):
     conflict: Conflict | None = None
     reasons: tuple[str, ...] = ()
     """One sentence for each choice."""
-    waits_for: str | None = None
-    """The ancestor whose first step must be completed before this filesystem's first."""
+    waits_for: tuple[Awaited, ...] = ()
+    """What this plan brings to the receiver that must be there before the first step."""
     warnings: tuple[str, ...] = ()
     """What the operator should know although it stops nothing."""
     replan_after_first: bool = False

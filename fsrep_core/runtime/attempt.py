@@ -27,7 +27,7 @@ from fsrep_core.runtime.metering import MeteredStream
 from fsrep_core.runtime.narrator import Narrator
 from fsrep_core.runtime.settings import JobSettings
 from fsrep_core.runtime.survey import estimate_steps, send_request
-from fsrep_core.values import CursorRequest, PlannedStep, Problem, ReceiveRequest
+from fsrep_core.values import Awaited, CursorRequest, PlannedStep, Problem, ReceiveRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
@@ -42,21 +42,28 @@ LONG_STEP_SECONDS = 2.0
 """After this time, what is still being sent is worth an estimate."""
 
 StepKey: TypeAlias = tuple[str, str | None, str]
-"""Filesystem, guid of the base, guid of the target."""
+"""Filesystem, guid of the base or origin, guid of the target."""
 
 
 def step_label(filesystem: str, planned: PlannedStep) -> str:
     """Name a step as messages do: ``fs@to (full)`` or ``fs(@from => @to)``."""
     to_name = planned.to_version.relative_name
     if planned.from_version is None:
-        return f"{filesystem}{to_name} ({'mark' if planned.mark_only else 'full'})"
+        return f"{filesystem}{to_name} ({_kind_of_first(planned)})"
     return f"{filesystem}({planned.from_version.relative_name} => {to_name})"
+
+
+def _kind_of_first(planned: PlannedStep) -> str:
+    if planned.mark_only:
+        return "mark"
+    return "full" if planned.origin is None else "clone"
 
 
 def step_key(filesystem: str, planned: PlannedStep) -> StepKey:
     """What stays the same when a step is planned again."""
     base = planned.from_version
-    return filesystem, base.guid if base is not None else None, planned.to_version.guid
+    start = base.guid if base is not None else planned.origin
+    return filesystem, start, planned.to_version.guid
 
 
 @attrs.define(eq=False, repr=False)
@@ -94,7 +101,7 @@ class Attempt:
         """
         self._queue, stranded = WorkQueue.of(self.machine.replications.values())
         for replication in stranded:
-            self._fail_with_parent(replication)
+            self._fail_with_awaited(replication)
         async with trio.open_nursery() as nursery:
             if self.estimates:
                 nursery.start_soon(self._estimate)
@@ -131,7 +138,7 @@ class Attempt:
         else:
             for descendant in self._queue.release(replication):
                 if problem is not None:
-                    self._fail_with_parent(descendant)
+                    self._fail_with_awaited(descendant)
         if problem is not None or replication.completed:
             self.narrator.filesystem(FilesystemFinished, replication)
 
@@ -139,22 +146,36 @@ class Attempt:
         """Tell whether a token was just completed and others would follow, or was refused."""
         return replication.filesystem in self.replan_after_first and not replication.completed
 
-    def _fail_with_parent(self, replication: Replication) -> None:
-        parent = self.machine.replications.get(replication.waits_for or "")
-        cause = parent.problem if parent is not None else None
+    def _fail_with_awaited(self, replication: Replication) -> None:
+        """Record that what a replication waits for will not be there."""
+        absent, cause = self._find_absent(replication)
+        name = absent.filesystem
+        what = (
+            f"its parent {name} does not exist on the receiver"
+            if absent.guid is None
+            else f"what it is a clone of, a snapshot of {name}, did not reach the receiver"
+        )
         replication.fail(
             Problem(
-                message=(
-                    f"its parent {replication.waits_for} does not exist on the receiver"
-                    + (f" and failed: {cause.message}" if cause else "")
-                ),
+                message=what + (f"; {name} failed: {cause.message}" if cause else ""),
                 temporary=cause.temporary if cause else False,
                 local=True,
-                kind="parent-failed",
-                hint=f"repair {replication.waits_for} first",
+                kind="parent-failed" if absent.guid is None else "origin-failed",
+                hint=f"repair {name} first",
             )
         )
         self.narrator.filesystem(FilesystemFinished, replication)
+
+    def _find_absent(self, replication: Replication) -> tuple[Awaited, Problem | None]:
+        """Tell which of what it waits for will not come, and why."""
+        found: tuple[Awaited, Problem | None] = (replication.waits_for[0], None)
+        for awaited in replication.waits_for:
+            other = self.machine.replications.get(awaited.filesystem)
+            if other is None:
+                return awaited, None
+            if other.problem is not None:
+                found = awaited, other.problem
+        return found
 
     async def _advance_one_step(self, replication: Replication) -> Problem | None:
         """Bring the first pending step to its end, or record why it stays.
@@ -277,6 +298,7 @@ class Attempt:
             resume_token=planned.resume_token if resumed else None,
             clear_resume_token=planned.clear_resume_token or unused_token,
             rollback=planned.rollback,
+            origin=planned.origin,
         )
 
     async def _mark(

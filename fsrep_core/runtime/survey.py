@@ -73,6 +73,7 @@ def send_request(job: str, filesystem: str, planned: PlannedStep) -> SendRequest
         to_version=planned.to_version,
         intermediates=planned.intermediates,
         resume_token=planned.resume_token,
+        origin=planned.origin,
     )
 
 

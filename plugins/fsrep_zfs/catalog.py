@@ -117,6 +117,21 @@ class Catalog:
         """All that is remembered."""
         return self._datasets
 
+    def origins(self, *clones: Dataset) -> Mapping[str | None, str]:
+        """Give the identities of the snapshots that datasets are clones of, by full name.
+
+        What is not below the root is not among them.
+        """
+        wanted = {dataset.origin for dataset in clones if dataset.origin is not None}
+        found: dict[str | None, str] = {}
+        for name in {origin.partition("@")[0] for origin in wanted}:
+            known = self._datasets.get(name)
+            for each in known.snapshots.values() if known is not None else ():
+                full = full_name(name, each)
+                if full in wanted:
+                    found[full] = each.guid
+        return found
+
     async def find(
         self, name: str, version: Version, *, bookmarks: bool = True
     ) -> tuple[Dataset, Version] | None:

@@ -95,9 +95,9 @@ class ZfsConfig:
     embedded: bool = False
     """On a sender: keep blocks embedded in their pointers (``-e``). An encrypted receiver
     cannot take them."""
-    clones: bool = False
-    """On a sender: send a clone as what it differs in from its origin, which the receiver
-    has to have."""
+    clones: bool = True
+    """On a sender: send a clone as what it differs in from its origin, where the receiver has
+    that."""
     properties: bool = False
     """On a sender: send the dataset's properties along (``-p``)."""
     backup: bool = False

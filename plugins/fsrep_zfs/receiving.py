@@ -116,8 +116,8 @@ class Receiver:
         coming = WithheldStream(stream, attempt)
         header = await coming.peek()
         _check_header(attempt, request, header)
-        if request.from_version is None and header.from_guid is not None:
-            await self._check_origin(attempt, header.from_guid)
+        if request.origin is not None:
+            await self._check_origin(attempt, request.origin)
         if request.rollback:
             await self._roll_back(attempt, name, request)
         if dataset is None and self.config.make_parents:
@@ -206,7 +206,7 @@ class Receiver:
             f"{attempt}: it is sent as a clone, and its origin (guid {guid}) is not below "
             f"{self.catalog.root}",
             temporary=True,
-            hint="replicate the origin in the same job, or set clones = false on the sender",
+            hint="plan again: it was destroyed, or is gone to another place",
         )
 
     async def _roll_back(self, attempt: str, name: str, request: ReceiveRequest) -> None:
@@ -346,11 +346,11 @@ def _check_header(attempt: str, request: ReceiveRequest, header: StreamHeader) -
             f"{attempt}: the stream makes @{header.to_name} (guid {header.to_guid}) instead",
             hint="plan again: the snapshot was replaced by another of the same name",
         )
-    base = request.from_version
-    if base is not None and header.from_guid != base.guid:
+    start = request.from_version.guid if request.from_version is not None else request.origin
+    if header.from_guid != start:
         raise BrokenEndpointError(
             f"{attempt}: the stream starts from {header.from_guid or 'nothing'}, the request "
-            f"from {base.guid}"
+            f"from {start or 'nothing'}"
         )
 
 

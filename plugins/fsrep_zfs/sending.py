@@ -22,6 +22,7 @@ from fsrep_core import (
     StorageError,
     Version,
     VersionKind,
+    VersionMissingError,
 )
 from fsrep_zfs.catalog import Catalog, full_name, gone
 from fsrep_zfs.config import Protection, ZfsConfig
@@ -50,6 +51,8 @@ class _Step:
     dataset: Dataset
     target: Version
     base: Version | None
+    origin: str | None
+    """The full name of the snapshot that it is sent as a clone of."""
     batched: bool
 
     @property
@@ -125,11 +128,18 @@ class Sender:
                 f"{attempt}: several snapshots can be sent only from a snapshot",
                 hint="plan again: the base was destroyed, and its bookmark leads to the next one",
             )
+        origin = self.catalog.origins(target[0]).get(target[0].origin) if request.origin else None
+        if request.origin != origin:
+            raise VersionMissingError(
+                f"{attempt}: it is no clone of the snapshot with the guid {request.origin}",
+                hint="plan again: it, or its origin, was promoted or replaced",
+            )
         return _Step(
             attempt=attempt,
             dataset=target[0],
             target=target[1],
             base=base,
+            origin=target[0].origin if origin is not None else None,
             batched=bool(request.intermediates),
         )
 
@@ -151,16 +161,9 @@ class Sender:
         arguments = [flag for flag, wanted in flags.items() if wanted]
         if step.base is not None:
             arguments += ["-I" if step.batched else "-i", step.base.relative_name]
-        elif self.config.clones and step.dataset.origin is not None:
-            arguments += ["-i", step.dataset.origin]
+        elif step.origin is not None:
+            arguments += ["-i", step.origin]
         return [*arguments, full_name(step.dataset.name, step.target)]
-
-    def _origin_guid(self, dataset: Dataset) -> str | None:
-        """Give the identity of the snapshot that a dataset is a clone of."""
-        origin, _, name = (dataset.origin or "").partition("@")
-        known = self.catalog.remembered.get(origin)
-        snapshots = known.snapshots.values() if known is not None else ()
-        return next((each.guid for each in snapshots if each.name == name), None)
 
     # --- refusing ---
 
@@ -197,10 +200,9 @@ class Sender:
         if request.resume_token is None:
             return None
         token = decode_token(request.resume_token.value)
-        base_guid = request.from_version.guid if request.from_version is not None else None
-        if base_guid is None and self.config.clones:
-            base_guid = self._origin_guid(step.dataset)
-        if (token.from_guid, token.to_guid) != (base_guid, request.to_version.guid):
+        base = request.from_version
+        start = base.guid if base is not None else request.origin
+        if (token.from_guid, token.to_guid) != (start, request.to_version.guid):
             raise StaleTokenError(
                 f"{step.attempt}: the resume token is of another step than the request",
                 hint="plan again; discard the partial receive if this goes on",

@@ -68,6 +68,7 @@ CAPABILITIES = Capabilities(
     batched=True,
     nests=True,
     bookmarks=True,
+    clones=True,
 )
 
 
@@ -117,16 +118,19 @@ class ZfsStorage:
         """List everything below the root: one process, whatever there is."""
         datasets = await self._catalog.look()
         prefix = f"{self.config.root}/"
+        origins = self._catalog.origins(*datasets.values()) if self.config.clones else {}
         return Inventory(
             capabilities=CAPABILITIES,
             filesystems=tuple(
-                self._filesystem(name.removeprefix(prefix), dataset, request.job)
+                self._filesystem(
+                    name.removeprefix(prefix), dataset, request.job, origins.get(dataset.origin)
+                )
                 for name, dataset in datasets.items()
                 if name.startswith(prefix)
             ),
         )
 
-    def _filesystem(self, name: str, dataset: Dataset, job: str) -> Filesystem:
+    def _filesystem(self, name: str, dataset: Dataset, job: str, origin: str | None) -> Filesystem:
         versions = dataset.versions()
         attributes = {"type": dataset.type}
         if dataset.encrypted:
@@ -140,6 +144,7 @@ class ZfsStorage:
             versions=versions,
             cursor=self._cursors.current(job, dataset),
             resume_token=_resume_token(dataset),
+            origin=origin,
             placeholder=dataset.placeholder or (dataset.container and not versions),
             attributes=attributes,
         )
@@ -316,8 +321,7 @@ def _resume_token(dataset: Dataset) -> ResumeToken | None:
     return ResumeToken(
         value=dataset.token,
         to_guid=token.to_guid,
-        # Without snapshots, what it starts from is the origin of a clone: a full step.
-        from_guid=token.from_guid if dataset.snapshots else None,
+        from_guid=token.from_guid,
         received_bytes=token.received_bytes,
     )
 

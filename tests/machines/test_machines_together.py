@@ -23,7 +23,7 @@ from fsrep_core.machines.run import (
 )
 from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, StepFailed
 from fsrep_core.table import IllegalTransitionError
-from fsrep_core.values import PlannedStep, Problem, Version, VersionKind
+from fsrep_core.values import Awaited, PlannedStep, Problem, Version, VersionKind
 
 NAMES = ("a", "a/b", "a/b/c", "a/d", "aa", "z")
 PARENTS = {"a/b": "a", "a/b/c": "a/b", "a/d": "a"}
@@ -123,7 +123,7 @@ class Machines(RuleBasedStateMachine):
     def build(self, name):
         expected = self.model[name]
         parent = PARENTS.get(name)
-        waits_for = parent if parent and not self.model[parent].exists else None
+        waits_for = (Awaited(parent),) if parent and not self.model[parent].exists else ()
         builder = ReplicationBuilder(name, waits_for=waits_for, earlier=self.earlier.get(name, ()))
         if expected.problem == CONFLICT:
             return builder.conflict(CONFLICT)
@@ -185,12 +185,12 @@ class Machines(RuleBasedStateMachine):
         self.queue, stranded = WorkQueue.of(self.machines.values())
         lost = set()
         for name, expected in self.model.items():
-            waits_for = self.machines[name].waits_for
+            waits_for = [each.filesystem for each in self.machines[name].waits_for]
             if not expected.can_retry:
                 expected.place = "out"
-            elif waits_for is None:
+            elif not waits_for:
                 expected.place = "ready"
-            elif waits_for in lost or not self.model[waits_for].can_retry:
+            elif waits_for[0] in lost or not self.model[waits_for[0]].can_retry:
                 expected.place = "out"
                 lost.add(name)
             else:
@@ -253,7 +253,9 @@ class Machines(RuleBasedStateMachine):
         for child in NAMES:
             if self.model[child].place == "waiting" and PARENTS[child] in lost:
                 lost.add(child)
-        assert [each.filesystem for each in dropped] == sorted(lost - {name})
+        order = [name, *(each.filesystem for each in dropped)]
+        assert sorted(order) == sorted(lost)
+        assert all(PARENTS[each] in order[:at] for at, each in enumerate(order) if at)
         event(f"{len(dropped)} descendants dropped")
         for each in dropped:
             self.orphan(each)

@@ -2,14 +2,17 @@ import pytest
 
 from fsrep_core.machines import ReplicationBuilder, WorkQueue
 from fsrep_core.machines.step import CursorMoved, ReceiverCommitted, StepFailed
-from fsrep_core.values import PlannedStep, Problem, Version, VersionKind
+from fsrep_core.values import Awaited, PlannedStep, Problem, Version, VersionKind
 
 PERMANENT = Problem(message="forbidden", temporary=False, local=True)
 TEMPORARY = Problem(message="busy", temporary=True, local=True)
 
 
-def replication(name, *dates, waits_for=None):
-    builder = ReplicationBuilder(name, waits_for=waits_for)
+def replication(name, *dates, waits_for=()):
+    """Wait for ``"parent"``, or for ``("filesystem", "guid")``."""
+    each_of = [waits_for] if isinstance(waits_for, str) else waits_for
+    awaited = [Awaited(*([each] if isinstance(each, str) else each)) for each in each_of]
+    builder = ReplicationBuilder(name, waits_for=tuple(awaited))
     for number, date in enumerate(dates):
         target = Version(VersionKind.SNAPSHOT, str(number), str(number), number, date)
         builder.add_step(PlannedStep(to_version=target))
@@ -122,7 +125,7 @@ def test_parent_that_failed_takes_its_descendants_along_and_no_sibling():
 
     dropped = queue.release(queue.take())
 
-    assert names(dropped) == ["a/b", "a/b/c", "a/d"]
+    assert names(dropped) == ["a/b", "a/d", "a/b/c"]
     assert names(take_all(queue)) == ["aa"]
     assert not queue.exhausted
     assert queue.release(queue.active[0]) == ()
@@ -160,6 +163,77 @@ def test_descendants_of_a_parent_without_a_future_are_stranded(parent):
 
     assert names(stranded) == ["a/b", "a/b/c"]
     assert names(take_all(queue)) == ["z"]
+
+
+def test_clone_waits_for_the_snapshot_that_it_was_made_from():
+    queue = queue_of(replication("a", 1, 2, 3), replication("b", 0, waits_for=[("a", "1")]))
+    order = []
+    for _ in range(4):
+        taken = queue.take()
+        order.append(taken.filesystem)
+        complete_step(queue, taken)
+
+    assert order == ["a", "a", "b", "a"]
+    assert queue.exhausted
+
+
+def test_clone_is_let_go_by_a_stream_that_carries_its_origin_among_others():
+    origin, newest = (Version(VersionKind.SNAPSHOT, each, each, 1) for each in ("o", "n"))
+    builder = ReplicationBuilder("a")
+    builder.add_step(PlannedStep(to_version=newest, intermediates=(origin,)))
+    builder.add_step(PlannedStep(to_version=newest))
+    queue = queue_of(builder.done(), replication("b", 0, waits_for=[("a", "o")]))
+    complete_step(queue, queue.take())
+
+    assert names(take_all(queue)) == ["a", "b"]
+
+
+def test_who_waits_for_two_goes_on_after_both():
+    queue = queue_of(
+        replication("a", 1), replication("b", 2), replication("a/c", 0, waits_for=["a", ("b", "0")])
+    )
+    order = []
+    for _ in range(3):
+        taken = queue.take()
+        order.append(taken.filesystem)
+        complete_step(queue, taken)
+
+    assert order == ["a", "b", "a/c"]
+
+
+@pytest.mark.parametrize("failing", ["a", "b"])
+def test_who_waits_for_two_leaves_with_either(failing):
+    queue = queue_of(
+        replication("a", 1), replication("b", 2), replication("a/c", 0, waits_for=["a", ("b", "0")])
+    )
+    dropped = []
+    for _ in range(2):
+        taken = queue.take()
+        if taken.filesystem == failing:
+            dropped += queue.release(taken)
+        else:
+            complete_step(queue, taken)
+
+    assert names(dropped) == ["a/c"]
+    assert queue.exhausted
+
+
+def test_what_never_brings_the_awaited_lets_go_when_it_is_completed():
+    """The receiver knows better than the plan, and refuses what it lacks."""
+    queue = queue_of(replication("a", 1), replication("b", 2, waits_for=[("a", "other")]))
+    complete_step(queue, queue.take())
+
+    assert queue.take().filesystem == "b"
+
+
+def test_a_chain_of_clones_leaves_in_the_order_of_the_chain():
+    queue = queue_of(
+        replication("z", 1),
+        replication("b", 2, waits_for=[("z", "0")]),
+        replication("a", 2, waits_for=[("b", "0")]),
+    )
+
+    assert names(queue.release(queue.take())) == ["b", "a"]
 
 
 def test_empty_queue_is_exhausted():

@@ -198,7 +198,8 @@ def test_a_step_without_times_has_no_rate():
 def test_unknown_moments_and_hostile_names():
     assert format_time(None) == "unknown"
     assert visible("a\x9b\x07\tb") == "a\\x9b\\x07\\x09b"
-    assert step_name("f\ns", None, A) == "f\\x0as@a (full)"
+    assert step_name("f\ns", PlannedStep(to_version=A)) == "f\\x0as@a (full)"
+    assert step_name("fs", PlannedStep(to_version=A, origin="5")) == "fs@a (clone)"
 
 
 def test_bars_are_for_terminals(monkeypatch):

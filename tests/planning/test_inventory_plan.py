@@ -42,7 +42,9 @@ def plan(sender, receiver=(), *, patterns=("**",), capabilities=NESTING, refused
 
 
 def waits(made):
-    return {each.filesystem: each.waits_for for each in made.filesystems}
+    """Give the parent that each filesystem waits for."""
+    awaited = {each.filesystem: each.waits_for for each in made.filesystems}
+    return {name: each[0].filesystem if each else None for name, each in awaited.items()}
 
 
 def test_filesystems_stand_sorted_by_name():

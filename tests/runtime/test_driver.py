@@ -1177,6 +1177,75 @@ async def test_a_parents_temporary_failure_is_its_childrens(autojump_clock):
     world.assert_replicated("a", "a/b")
 
 
+# Clones
+
+
+def with_a_clone(**settings):
+    """Give a world whose ``variant`` is a clone of ``docs@1``, the second of three."""
+    world = World(settings={"concurrency": 4, **settings})
+    world.sender_store.add_history("docs", 3)
+    world.sender_store.add_history("variant", 2)
+    origin = world.sender_store.versions("docs")[1].guid
+
+    async def tell(_request, inventory):
+        await trio.lowlevel.checkpoint()
+        filesystems = [
+            attrs.evolve(each, origin=origin) if each.name == "variant" else each
+            for each in inventory.filesystems
+        ]
+        able = attrs.evolve(inventory.capabilities, clones=True)
+        return attrs.evolve(inventory, capabilities=able, filesystems=tuple(filesystems))
+
+    world.sender.after["inventory"] = world.receiver.after["inventory"] = tell
+    return world, origin
+
+
+async def test_a_clone_begins_from_its_origin_as_soon_as_that_is_there(autojump_clock):
+    world, origin = with_a_clone()
+
+    report = await world.run()
+
+    assert report.status == "completed"
+    received = [
+        (request.filesystem, request.to_version.name, request.origin)
+        for hook, request in world.receiver.calls
+        if hook == "receive"
+    ]
+    docs = [version.name for version in world.sender_store.versions("docs")]
+    first = next(each for each in received if each[0] == "variant")
+    assert received[:2] == [("docs", name, None) for name in docs[:2]]
+    assert first[2] == origin
+    assert [each[2] for each in received if each != first] == [None] * 4
+    sent = {request.origin for hook, request in world.sender.calls if hook == "send"}
+    assert sent == {None, origin}
+    world.assert_replicated("docs", "variant")
+
+
+async def test_a_clone_whose_origin_failed_says_so(autojump_clock):
+    world, _ = with_a_clone()
+    world.receiver.before["receive"] = always(lambda: ConflictError("in the way"), of="docs")
+
+    report = await world.run()
+
+    assert [each.filesystem for each in report.failed] == ["docs", "variant"]
+    problem = report.failed[1].problem
+    assert problem.kind == "origin-failed"
+    assert "a snapshot of docs, did not reach the receiver; docs failed: " in problem.message
+    assert "in the way" in problem.message
+    assert world.receiver.count("receive", "variant") == 0
+
+
+async def test_a_clone_whose_origin_failed_for_a_while_comes_after_it(autojump_clock):
+    world, origin = with_a_clone()
+    world.receiver.before["receive"] = failing(StorageError("hiccup", temporary=True), of="docs")
+
+    report = await world.run()
+
+    assert report.status == "completed"
+    assert origin in {request.origin for hook, request in world.receiver.calls if hook == "receive"}
+    world.assert_replicated("docs", "variant")
+
+
 # Interruption and reports
 
 

@@ -112,18 +112,21 @@ def test_rollback_destroys_and_so_needs_that_permission():
 
 @pytest.mark.parametrize("request_", [SEND, RECEIVE], ids=["send", "receive"])
 @pytest.mark.parametrize(
-    ("token", "base", "good"),
+    ("token", "start", "good"),
     [
-        (ResumeToken("t", "guid-1"), None, True),
-        (ResumeToken("t", "guid-1", "guid-2"), OTHER, True),
-        (ResumeToken("t", "guid-2"), None, False),
-        (ResumeToken("t", "guid-1"), OTHER, False),
-        (ResumeToken("t", "guid-1", "guid-2"), None, False),
-        (ResumeToken("t", "guid-1", "guid-3"), OTHER, False),
+        (ResumeToken("t", "guid-1"), {}, True),
+        (ResumeToken("t", "guid-1", "guid-2"), {"from_version": OTHER}, True),
+        (ResumeToken("t", "guid-1", "guid-2"), {"origin": "guid-2"}, True),
+        (ResumeToken("t", "guid-2"), {}, False),
+        (ResumeToken("t", "guid-1"), {"from_version": OTHER}, False),
+        (ResumeToken("t", "guid-1"), {"origin": "guid-2"}, False),
+        (ResumeToken("t", "guid-1", "guid-2"), {}, False),
+        (ResumeToken("t", "guid-1", "guid-3"), {"from_version": OTHER}, False),
+        (ResumeToken("t", "guid-1", "guid-3"), {"origin": "guid-2"}, False),
     ],
 )
-def test_a_token_must_mean_what_the_request_means(request_, token, base, good):
-    request = attrs.evolve(request_, resume_token=token, from_version=base)
+def test_a_token_must_mean_what_the_request_means(request_, token, start, good):
+    request = attrs.evolve(request_, resume_token=token, **start)
     operation = "send" if isinstance(request, SendRequest) else "receive"
     if good:
         check_request(policy(*Permission), operation, request)

@@ -333,6 +333,7 @@ async def carry_out(sender, receiver, to_version, from_version=None, filesystem=
         "from_version": from_version,
         "intermediates": wrap.pop("intermediates", ()),
         "resume_token": wrap.pop("resume_token", None),
+        "origin": wrap.pop("origin", None),
     }
     change = wrap.pop("change", lambda stream: stream)
     async with sender.storage.send(SendRequest(**request)) as response:

@@ -91,6 +91,7 @@ capabilities = st.builds(
     stream_formats=st.frozensets(words, max_size=3),
     resumable=st.booleans(),
     nests=st.booleans(),
+    clones=st.booleans(),
 )
 filesystems = st.builds(
     Filesystem,
@@ -98,6 +99,7 @@ filesystems = st.builds(
     versions=tuples(versions),
     cursor=st.none() | versions,
     resume_token=st.none() | tokens,
+    origin=st.none() | words,
     placeholder=st.booleans(),
     problem=st.none() | problems,
     attributes=st.dictionaries(words, texts, max_size=3),
@@ -110,6 +112,7 @@ sends = st.builds(
     from_version=st.none() | versions,
     intermediates=tuples(versions),
     resume_token=st.none() | tokens,
+    origin=st.none() | words,
 )
 results = st.builds(
     VersionResult,
@@ -136,6 +139,7 @@ MESSAGES = {
         resume_token=st.none() | tokens,
         clear_resume_token=st.booleans(),
         rollback=tuples(versions),
+        origin=st.none() | words,
     ),
     ReceiveResponse: st.builds(ReceiveResponse, version=versions, warnings=tuples(texts)),
     CursorRequest: st.builds(

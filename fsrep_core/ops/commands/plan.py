@@ -77,6 +77,7 @@ def _json_plans(found: PlanPreview) -> Iterator[dict[str, object]]:
                     "intermediates": step.intermediates,
                     "resumes": step.resume_token is not None,
                     "mark_only": step.mark_only,
+                    "origin": step.origin,
                     "rollback": step.rollback,
                     "expected_bytes": size_bytes,
                 }
@@ -125,7 +126,7 @@ def _plan_lines(each: FilesystemPlan, sizes: Sequence[int | None]) -> Iterator[s
 
 
 def _step_line(filesystem: str, step: PlannedStep, size_bytes: int | None) -> str:
-    name = step_name(filesystem, step.from_version, step.to_version)
+    name = step_name(filesystem, step)
     if step.mark_only:
         return f"{name}: only the cursor moves"
     facts = [f"size {format_size_or_unknown(size_bytes)}"]

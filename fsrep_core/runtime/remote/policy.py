@@ -86,7 +86,7 @@ def _check_token(request: SendRequest | ReceiveRequest) -> None:
     token = request.resume_token
     if token is None:
         return
-    base = request.from_version.guid if request.from_version is not None else None
+    base = request.from_version.guid if request.from_version is not None else request.origin
     if (token.from_guid, token.to_guid) != (base, request.to_version.guid):
         raise StaleTokenError(
             f"{request.filesystem}{request.to_version.relative_name}: the resume token is of "

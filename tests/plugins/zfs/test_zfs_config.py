@@ -38,7 +38,7 @@ def test_all_options_can_be_written_in_toml():
             "large_blocks": False,
             "compressed": False,
             "embedded": True,
-            "clones": True,
+            "clones": False,
             "properties": True,
             "backup": True,
             "override": {"readonly": "on", "com.sun:auto-snapshot": "false"},

@@ -334,52 +334,6 @@ async def test_a_quota_is_told_apart(zfs_sites):
         await replicate(a, b, version)
 
 
-async def test_a_clone_arrives_as_a_clone_where_its_origin_is(zfs_sites):
-    a, b = zfs_sites
-    a.reopen(clones=True)
-    await filled(a, "docs", "1")
-    zfs("clone", a.dataset("docs@1"), a.dataset("variant"))
-    a.reopen()
-    await filled(a, "variant", "2")
-
-    report = await run_job(a, b)
-
-    assert report.status == "completed"
-    assert b.get("variant", "origin") == b.dataset("docs@1")
-    assert a.content("variant", "2") == b.content("variant", "2")
-
-
-async def test_a_clone_whose_origin_is_missing_is_explained(zfs_sites):
-    a, b = zfs_sites
-    a.reopen(clones=True)
-    await filled(a, "docs", "1")
-    zfs("clone", a.dataset("docs@1"), a.dataset("variant"))
-    await a.snapshot("2", "variant")
-    a.reopen()
-
-    report = await run_job(a, b, filesystems=("variant",))
-
-    problem = report.replications[0].problem
-    assert problem.kind == "conflict"
-    assert "origin" in problem.message
-    assert "clones = false" in problem.hint
-    assert not b.exists("variant")
-
-
-async def test_a_clone_arrives_in_full_where_that_is_not_asked_for(zfs_sites):
-    a, b = zfs_sites
-    await filled(a, "docs", "1")
-    zfs("clone", a.dataset("docs@1"), a.dataset("variant"))
-    a.reopen()
-    await filled(a, "variant", "2")
-
-    report = await run_job(a, b, filesystems=("variant",))
-
-    assert report.status == "completed"
-    assert b.get("variant", "origin") == "-"
-    assert a.content("variant", "2") == b.content("variant", "2")
-
-
 async def test_a_version_that_exists_is_not_received_again(zfs_sites):
     """A completion that was lost is only noticed: nothing is sent, and the cursor moves."""
     a, b = zfs_sites

@@ -470,10 +470,28 @@ async def test_another_base_than_promised_is_refused(pretended_sites):
 async def test_a_clone_of_what_is_not_below_the_root_is_refused(pretended_sites):
     sender, receiver = pretended_sites
     made = await make(sender, "a", "b")
+    wanted = ReceiveRequest(job=JOB, filesystem="docs", to_version=made["b"], origin=made["a"].guid)
     async with sender.storage.send(request_of(made["b"], made["a"])) as response:
-        wanted = ReceiveRequest(job=JOB, filesystem="docs", to_version=made["b"])
         with pytest.raises(ConflictError, match="origin"):
             await receiver.storage.receive(wanted, response.stream)
+
+
+async def test_a_clone_that_nobody_asked_for_is_refused(pretended_sites):
+    sender, receiver = pretended_sites
+    made = await make(sender, "a", "b")
+    wanted = ReceiveRequest(job=JOB, filesystem="docs", to_version=made["b"])
+    async with sender.storage.send(request_of(made["b"], made["a"])) as response:
+        with pytest.raises(BrokenEndpointError, match="the request from nothing"):
+            await receiver.storage.receive(wanted, response.stream)
+
+
+async def test_what_is_no_clone_is_not_sent_as_one(pretended_sites):
+    sender, _ = pretended_sites
+    made = await make(sender, "a")
+    wanted = attrs.evolve(request_of(made["a"]), origin="5")
+    with pytest.raises(VersionMissingError, match="no clone of"):
+        async with sender.storage.send(wanted):
+            pass
 
 
 # --- destroying ---
