@@ -101,6 +101,7 @@ def test_report_says_all_that_is_known():
         "started_at": 1.0,
         "finished_at": 2.0,
         "mark_only": False,
+        "origin": None,
     }
 
 
