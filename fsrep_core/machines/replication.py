@@ -108,7 +108,10 @@ class Replication:
         return self._completed[-1].planned.to_version if self._completed else self._base
 
     def fulfils(self, awaited: Awaited) -> bool:
-        """Tell whether what another one waits for is there now, after a step of this one."""
+        """Tell, after a step of this one, whether another need not wait for it any longer.
+
+        What is completed brings nothing more: the receiver will say if something is missing.
+        """
         if awaited.guid is None or self.completed:
             return True
         planned = self._completed[-1].planned

@@ -77,7 +77,7 @@ class FilesystemPlan(Shown):
     reasons: tuple[str, ...] = ()
     """One sentence for each choice."""
     waits_for: tuple[Awaited, ...] = ()
-    """What this plan brings to the receiver that must be there before the first step."""
+    """What other filesystems bring in this run that must be there before the first step."""
     warnings: tuple[str, ...] = ()
     """What the operator should know although it stops nothing."""
     replan_after_first: bool = False

@@ -16,19 +16,18 @@ CHANGE_BYTES = 2 << 20
 
 
 async def make_clone(site, name="variant", **properties):
-    """Make a filesystem, a clone of its first snapshot with one of its own, and a second one."""
+    """Make a filesystem with two snapshots, and a clone of the first with one of its own."""
     if not site.exists("docs"):
         site.filesystem("docs", **properties)
         site.write("1", size_bytes=ORIGIN_BYTES)
         await site.snapshot("1")
+        site.write("3")
+        await site.snapshot("3")
     mountpoint = site.mounted_at("docs").parent / name
     zfs("clone", "-p", "-o", f"mountpoint={mountpoint}", site.dataset("docs@1"), site.dataset(name))
     site.reopen()
     site.write("2", name, CHANGE_BYTES)
-    version = await site.snapshot("2", name)
-    site.write("3")
-    await site.snapshot("3")
-    return version
+    return await site.snapshot("2", name)
 
 
 def sent_bytes(report, name="variant"):
