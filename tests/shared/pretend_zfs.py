@@ -22,6 +22,8 @@ import zlib
 RECORD = 312
 MAGIC = 0x2F5BACBAC
 NOTHING = "-"
+CLONE = 1
+"""``DRR_FLAG_CLONE``."""
 FILESYSTEM, VOLUME = 2, 3
 TYPES = {"filesystem": FILESYSTEM, "volume": VOLUME}
 
@@ -99,6 +101,11 @@ class Pools:
             "changed": False,
         }
         return self.datasets[name]
+
+    def clone(self, full, name):
+        found = self.part(full)
+        self.create(name, found["type"])
+        self.datasets[name].update(origin=full, content=list(found["content"]))
 
     def snapshot(self, full, guid=None):
         dataset, _, name = full.partition("@")
@@ -197,6 +204,7 @@ def print_row(pools, columns, name, found):
         "receive_resume_token": token_of(found) if whole and found.get("partial") else NOTHING,
     }
     if whole:
+        values["origin"] = found.get("origin", NOTHING)
         for key in ("canmount", "mountpoint", "fsrep:made"):
             values[key] = pools.property(name, key)
     print("\t".join(values.get(column, NOTHING) for column in columns))
@@ -334,10 +342,9 @@ def do_rollback(pools, arguments):
 # --- streams ---
 
 
-def begin(kind, name="", guid=0, base=0, dataset_type=0):
-    return struct.pack(
-        "<IIQQQIIQQ256s", 0, 0, MAGIC, kind, 0, dataset_type, 0, guid, base, name.encode()
-    )
+def begin(kind, name="", guid=0, base=0, meaning=(0, 0)):
+    """Make the first record of a stream; ``meaning`` is the type of the dataset, and flags."""
+    return struct.pack("<IIQQQIIQQ256s", 0, 0, MAGIC, kind, 0, *meaning, guid, base, name.encode())
 
 
 def end():
@@ -369,7 +376,8 @@ def substream(full, target, base, skip=0):
     known = set(base["content"]) if base else set()
     new = [blob for blob in target["content"] if blob not in known][skip:]
     listing = json.dumps(target["content"]).encode()
-    yield begin(1, full, target["guid"], base["guid"] if base else 0, TYPES[target["type"]])
+    guid, flags = (base["guid"], CLONE if base.get("elsewhere") else 0) if base else (0, 0)
+    yield begin(1, full, target["guid"], guid, (TYPES[target["type"]], flags))
     yield from map(blob_record, new)
     yield struct.pack("<II", 1, len(listing)).ljust(RECORD, b"\0") + listing
     yield end()
@@ -458,6 +466,9 @@ def choose(pools, chosen, names):
                 status=255,
             )
         base = with_content(dataset, pools.by_guid(dataset, token.get("fromguid", 0)))
+        origin = dataset.get("origin")
+        if base is None and origin and pools.part(origin)["guid"] == token.get("fromguid"):
+            base = {**pools.part(origin), "elsewhere": True}
         yield token["toname"], target, base, token["offset"]
         return
     (full,) = names
@@ -472,7 +483,11 @@ def choose(pools, chosen, names):
                 yield f"{name}@{snapshot}", value, base, 0
                 base = value
         return
-    base = with_content(dataset, pools.part(name + chosen["i"][-1])) if "i" in chosen else None
+    base = None
+    if "i" in chosen and "/" in chosen["i"][-1]:
+        base = {**pools.part(chosen["i"][-1]), "elsewhere": True}
+    elif "i" in chosen:
+        base = with_content(dataset, pools.part(name + chosen["i"][-1]))
     yield full, target, base, 0
 
 
@@ -534,7 +549,7 @@ def do_receive(pools, arguments):
 
 
 def receive_one(pools, name, record, settings, *, forced):
-    *_, kind, _, guid, base_guid, source = struct.unpack_from("<IIQQQIIQQ256s", record)
+    *_, kind, flags, guid, base_guid, source = struct.unpack_from("<IIQQQIIQQ256s", record)
     source = source.partition(b"\0")[0].decode()
     snapshot = source.partition("@")[2]
     coming = {
@@ -544,6 +559,7 @@ def receive_one(pools, name, record, settings, *, forced):
         "kind": "volume" if kind == VOLUME else "filesystem",
         "settings": settings,
         "forced": forced,
+        "clone": flags & CLONE,
     }
     with pools:
         dataset, partial = open_receive(pools, name, coming)
@@ -606,6 +622,8 @@ def open_receive(pools, name, coming):
             )
         return dataset, partial
     open_one = open_increment if coming["base"] else open_full
+    if coming["clone"]:
+        open_one = open_clone
     fresh = {key: coming[key] for key in ("guid", "base", "source")}
     return open_one(pools, name, dataset, coming), {**fresh, "blobs": [], "bytes": 0}
 
@@ -626,6 +644,19 @@ def open_increment(_pools, name, dataset, coming):
         )
     dataset["properties"].update(coming["settings"])
     return dataset
+
+
+def open_clone(pools, name, dataset, coming):
+    for other, each in pools.datasets.items():
+        for snapshot, value in each["snapshots"].items():
+            if value["guid"] == coming["base"]:
+                made = open_full(pools, name, dataset, coming)
+                made["origin"] = f"{other}@{snapshot}"
+                return made
+    raise FailedError(
+        "cannot receive new filesystem stream: local origin for clone "
+        f"{name}@{coming['source'].partition('@')[2]} does not exist"
+    )
 
 
 def open_full(pools, name, dataset, coming):

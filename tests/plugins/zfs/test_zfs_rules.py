@@ -12,6 +12,7 @@ from fsrep_core import (
     ConflictError,
     CursorRequest,
     DestroyVersionsRequest,
+    InterruptedStreamError,
     InvalidRequestError,
     OutOfSpaceError,
     ReceiveRequest,
@@ -22,6 +23,10 @@ from fsrep_core import (
     VersionKind,
     VersionMissingError,
 )
+from fsrep_core.planning import Initial, Policy
+from fsrep_core.runtime.binding import Endpoint
+from fsrep_core.runtime.driver import Driver
+from fsrep_core.runtime.settings import JobSettings
 from fsrep_core.testing import CutStream, drain
 from fsrep_zfs.names import cursor_name, last_tag, step_tag
 
@@ -483,6 +488,82 @@ async def test_a_clone_that_nobody_asked_for_is_refused(pretended_sites):
     async with sender.storage.send(request_of(made["b"], made["a"])) as response:
         with pytest.raises(BrokenEndpointError, match="the request from nothing"):
             await receiver.storage.receive(wanted, response.stream)
+
+
+async def make_clone(site):
+    """Make a clone of the first of two snapshots, with one of its own; give those by name."""
+    made = await make(site, "a", "b")
+    with site.pools() as pools:
+        pools.clone(f"{site.root}/docs@a", f"{site.root}/variant")
+    site.reopen()
+    return made | await make(site, "c", filesystem="variant")
+
+
+async def run_job(sender, receiver):
+    """Replicate all there is."""
+    settings = JobSettings(name=JOB, retry_for_seconds=0, policy=Policy(initial=Initial.ALL))
+    ends = [Endpoint(site.storage, name="storage") for site in (sender, receiver)]
+    report = await Driver(settings, *ends).run()
+    assert report.status == "completed", report
+    return {each.filesystem: each.completed for each in report.replications}
+
+
+async def test_a_clone_arrives_as_a_clone(pretended_sites):
+    sender, receiver = pretended_sites
+    made = await make_clone(sender)
+
+    steps = await run_job(sender, receiver)
+
+    assert receiver.dataset("variant")["origin"] == f"{receiver.root}/docs@a"
+    assert [step.origin for step in steps["variant"]] == [made["a"].guid]
+    content = [site.dataset("variant")["content"] for site in pretended_sites]
+    assert content[0] == content[1]
+
+
+async def test_a_clone_that_was_cut_goes_on_as_one(pretended_sites):
+    sender, receiver = pretended_sites
+    made = await make_clone(sender)
+    await replicate(sender, receiver, request_of(made["a"]))
+    request = request_of(made["c"], filesystem="variant", origin=made["a"].guid)
+    with pytest.raises(InterruptedStreamError):
+        await replicate(
+            sender,
+            receiver,
+            request,
+            lambda stream: CutStream(stream, 30_000),
+            origin=request.origin,
+        )
+    receiver.reopen()
+    token = (await receiver.listed("variant")).resume_token
+
+    steps = await run_job(sender, receiver)
+
+    assert token.from_guid == made["a"].guid
+    assert [step.resumed for step in steps["variant"]] == [True]
+    assert receiver.dataset("variant")["origin"] == f"{receiver.root}/docs@a"
+
+
+async def test_clones_that_are_not_wanted_are_not_told_of(pretended_sites):
+    sender, receiver = pretended_sites
+    await make_clone(sender)
+    sender.reopen(clones=False)
+
+    steps = await run_job(sender, receiver)
+
+    assert [step.origin for step in steps["variant"]] == [None]
+    assert "origin" not in receiver.dataset("variant")
+
+
+async def test_an_origin_that_is_not_below_the_root_is_not_told_of(pretended_sites):
+    sender, _ = pretended_sites
+    await make_clone(sender)
+    with sender.pools() as pools:
+        pools.datasets[f"{sender.root}/variant"]["origin"] = "elsewhere/docs@a"
+
+    found = await sender.listed("variant")
+
+    assert found.origin is None
+    assert found.attributes["origin"] == "elsewhere/docs@a"
 
 
 async def test_what_is_no_clone_is_not_sent_as_one(pretended_sites):
