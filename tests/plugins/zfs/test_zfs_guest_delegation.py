@@ -82,6 +82,21 @@ async def test_a_step_that_was_cut_is_resumed_or_discarded(allowed):
     assert await b.versions() == {"1": version.guid}
 
 
+async def test_a_clone_needs_no_more_than_what_is_printed(allowed):
+    a, b = allowed
+    a.filesystem("docs")
+    a.write(1)
+    await a.snapshot("1")
+    zfs("clone", a.dataset("docs@1"), a.dataset("variant"))
+    a.reopen()
+    await a.snapshot("2", "variant")
+
+    report = await run_job(a, b, concurrency=2)
+
+    assert [each.problem for each in report.replications] == [None, None]
+    assert b.get("variant", "origin") == b.dataset("docs@1")
+
+
 async def test_versions_are_made_and_destroyed(allowed):
     a, _ = allowed
     a.filesystem("docs")
