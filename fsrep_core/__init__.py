@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         Filesystem,
         Inventory,
         InventoryRequest,
+        Origin,
         Problem,
         ReceiveRequest,
         ReceiveResponse,
@@ -116,7 +117,7 @@ _HOMES = {
     "transports": ("Caller EndpointContext Expiry Identified Listener StorageChoice Transport"),
     "values": (
         "Capabilities CreateVersionRequest CursorRequest DestroyVersionsRequest Filesystem "
-        "Inventory InventoryRequest Problem ReceiveRequest ReceiveResponse ResumeToken "
+        "Inventory InventoryRequest Origin Problem ReceiveRequest ReceiveResponse ResumeToken "
         "SendRequest SendResponse Side SizeEstimate Version VersionKind VersionResult"
     ),
     "wire.watch": "FrameWatch PassingFrame",
@@ -158,6 +159,7 @@ __all__ = [
     "Mover",
     "ObserverSpec",
     "Offer",
+    "Origin",
     "OutOfSpaceError",
     "PassingFrame",
     "PermissionDeniedError",

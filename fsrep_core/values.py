@@ -26,6 +26,7 @@ __all__ = [
     "Filesystem",
     "Inventory",
     "InventoryRequest",
+    "Origin",
     "PlannedStep",
     "Problem",
     "ReceiveRequest",
@@ -86,6 +87,7 @@ class ResumeToken(Shown):
     """Opaque to all but the two storages. Checked by the sender before use."""
     to_guid: str
     from_guid: str | None = None
+    """What the stream starts from: a base, or the origin of a clone; ``None`` = from nothing."""
     received_bytes: int | None = None
     """Bytes of the stream that need not be sent again; ``None`` = not known."""
 
@@ -110,6 +112,15 @@ class Capabilities(Shown):
     """A first stream can be the difference from a snapshot of another filesystem."""
 
 
+@attrs.frozen(repr=False)
+class Origin(Shown):
+    """The snapshot that a filesystem is a clone of."""
+
+    filesystem: str
+    """Another one of the same endpoint."""
+    guid: str
+
+
 @attrs.frozen(kw_only=True, repr=False)
 class Filesystem(Shown):
     """One filesystem of an inventory."""
@@ -121,9 +132,8 @@ class Filesystem(Shown):
     cursor: Version | None = None
     """The replication cursor of the job that asked; ``None`` = there is none."""
     resume_token: ResumeToken | None = None
-    origin: str | None = None
-    """The guid of the snapshot, of another filesystem, that this one is a clone of and may
-    be replicated as a clone of; ``None`` = there is none."""
+    origin: Origin | None = None
+    """What it is a clone of, and may be replicated as one of; ``None`` = there is nothing."""
     placeholder: bool = False
     """Exists only to hold its children; it has never received anything."""
     problem: Problem | None = None
@@ -169,7 +179,7 @@ class SendRequest(Shown):
     to_version: Version
     """A snapshot."""
     from_version: Version | None = None
-    """The base, a snapshot or bookmark; ``None`` = a full stream."""
+    """The base, a snapshot or bookmark; ``None`` = a full stream, or one from an origin."""
     intermediates: tuple[Version, ...] = ()
     """The snapshots between the two that the stream shall carry as well, oldest first."""
     resume_token: ResumeToken | None = None
@@ -279,7 +289,7 @@ class PlannedStep(Shown):
 
     to_version: Version
     from_version: Version | None = None
-    """The base as the sender has it; ``None`` = full."""
+    """The base as the sender has it; ``None`` = full, or from an origin."""
     intermediates: tuple[Version, ...] = ()
     """The snapshots between, carried by the same stream, oldest first."""
     resume_token: ResumeToken | None = None

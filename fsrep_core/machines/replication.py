@@ -107,16 +107,13 @@ class Replication:
             return step.planned.to_version
         return self._completed[-1].planned.to_version if self._completed else self._base
 
-    def fulfils(self, awaited: Awaited) -> bool:
-        """Tell, after a step of this one, whether another need not wait for it any longer.
-
-        What is completed brings nothing more: the receiver will say if something is missing.
-        """
-        if awaited.guid is None or self.completed:
-            return True
+    @property
+    def brought(self) -> tuple[str, ...]:
+        """The guids of the versions that the last completed step left on the receiver."""
+        if not self._completed:
+            return ()
         planned = self._completed[-1].planned
-        brought = (*planned.intermediates, planned.to_version)
-        return any(version.guid == awaited.guid for version in brought)
+        return tuple(version.guid for version in (*planned.intermediates, planned.to_version))
 
     @property
     def can_retry(self) -> bool:

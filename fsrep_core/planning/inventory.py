@@ -13,7 +13,7 @@ import attrs
 
 from fsrep_core.planning.conflicts import no_such_filesystem
 from fsrep_core.planning.filesystem import plan_filesystem
-from fsrep_core.planning.origins import find_origins
+from fsrep_core.planning.origins import settle_clones
 from fsrep_core.planning.patterns import Selection, select
 from fsrep_core.planning.plan import FilesystemPlan, Plan, TokenKey
 from fsrep_core.values import Awaited
@@ -21,7 +21,6 @@ from fsrep_core.values import Awaited
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from fsrep_core.planning.origins import Origin
     from fsrep_core.planning.policy import Policy
     from fsrep_core.values import Filesystem, Inventory
 
@@ -70,12 +69,12 @@ def make_plan(
             sender_capabilities=sender.capabilities,
             receiver_capabilities=receiver.capabilities,
         )
-        return _after_parent(plan, missing)
+        return _after_parent(plan, parents.get(name))
 
+    parents = _missing_parents(missing)
     plans = {name: plan_one(name) for name in names}
     if sender.capabilities.clones and receiver.capabilities.clones:
-        for name, origin in find_origins(plans, senders, receivers).items():
-            plans[name] = _after_origin(plan_one(name, origin.guid), origin)
+        settle_clones(plans, senders, receivers, parents=parents, replan=plan_one)
     absent = selection.absent if names else _lost(selection, patterns, receivers)
     lost = [FilesystemPlan(filesystem=name, conflict=no_such_filesystem()) for name in absent]
     return Plan(filesystems=(*plans.values(), *lost), warnings=_warnings(selection, len(senders)))
@@ -100,25 +99,23 @@ def _exists(filesystem: Filesystem | None) -> bool:
     return bool(filesystem.versions) or filesystem.placeholder or filesystem.resume_token is None
 
 
-def _after_parent(plan: FilesystemPlan, missing: Collection[str]) -> FilesystemPlan:
-    if not plan.steps or plan.filesystem not in missing:
-        return plan
-    ancestor, slash, _ = plan.filesystem.rpartition("/")
-    while slash:
-        if ancestor in missing:
-            reason = f"waits until {ancestor} exists on the receiver, because it holds this one"
-            return attrs.evolve(
-                plan, waits_for=(Awaited(ancestor),), reasons=(*plan.reasons, reason)
-            )
-        ancestor, slash, _ = ancestor.rpartition("/")
-    return plan
+def _missing_parents(missing: Collection[str]) -> dict[str, str]:
+    """Give the nearest ancestor of each that is missing as well; it has to come first."""
+    parents = {}
+    for name in missing:
+        ancestor, slash, _ = name.rpartition("/")
+        while slash and ancestor not in missing:
+            ancestor, slash, _ = ancestor.rpartition("/")
+        if slash:
+            parents[name] = ancestor
+    return parents
 
 
-def _after_origin(plan: FilesystemPlan, origin: Origin) -> FilesystemPlan:
-    if not plan.steps:
+def _after_parent(plan: FilesystemPlan, parent: str | None) -> FilesystemPlan:
+    if not plan.steps or parent is None:
         return plan
-    waits_for = plan.waits_for if origin.awaited is None else (*plan.waits_for, origin.awaited)
-    return attrs.evolve(plan, waits_for=waits_for, reasons=(*plan.reasons, origin.reason))
+    reason = f"waits until {parent} exists on the receiver, because it holds this one"
+    return attrs.evolve(plan, waits_for=(Awaited(parent),), reasons=(*plan.reasons, reason))
 
 
 def _warnings(selection: Selection, sender_count: int) -> tuple[str, ...]:

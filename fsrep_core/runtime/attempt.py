@@ -100,8 +100,8 @@ class Attempt:
             ``None`` = there was none
         """
         self._queue, stranded = WorkQueue.of(self.machine.replications.values())
-        for replication in stranded:
-            self._fail_with_awaited(replication)
+        for replication, awaited in stranded:
+            self._fail_with_awaited(replication, awaited)
         async with trio.open_nursery() as nursery:
             if self.estimates:
                 nursery.start_soon(self._estimate)
@@ -136,9 +136,9 @@ class Attempt:
         if problem is None and not self._must_replan(replication):
             self._queue.step_completed(replication)
         else:
-            for descendant in self._queue.release(replication):
+            for waiter, awaited in self._queue.release(replication):
                 if problem is not None:
-                    self._fail_with_awaited(descendant)
+                    self._fail_with_awaited(waiter, awaited)
         if problem is not None or replication.completed:
             self.narrator.filesystem(FilesystemFinished, replication)
 
@@ -146,36 +146,25 @@ class Attempt:
         """Tell whether a token was just completed and others would follow, or was refused."""
         return replication.filesystem in self.replan_after_first and not replication.completed
 
-    def _fail_with_awaited(self, replication: Replication) -> None:
-        """Record that what a replication waits for will not be there."""
-        absent, cause = self._find_absent(replication)
-        name = absent.filesystem
-        what = (
-            f"its parent {name} does not exist on the receiver"
-            if absent.guid is None
-            else f"what it is a clone of, a snapshot of {name}, did not reach the receiver"
-        )
+    def _fail_with_awaited(self, replication: Replication, awaited: Awaited) -> None:
+        """Record that what a replication waits for will not come in this attempt."""
+        name = awaited.filesystem
+        other = self.machine.replications.get(name)
+        cause = other.problem if other is not None else None
+        if awaited.guid is None:
+            kind, what = "parent-failed", f"its parent {name} does not exist on the receiver"
+        else:
+            kind, what = "origin-failed", f"it waits for a snapshot of {name} to be a clone of"
         replication.fail(
             Problem(
-                message=what + (f"; {name} failed: {cause.message}" if cause else ""),
+                message=what + (f", and {name} failed: {cause.message}" if cause else ""),
                 temporary=cause.temporary if cause else False,
                 local=True,
-                kind="parent-failed" if absent.guid is None else "origin-failed",
+                kind=kind,
                 hint=f"repair {name} first",
             )
         )
         self.narrator.filesystem(FilesystemFinished, replication)
-
-    def _find_absent(self, replication: Replication) -> tuple[Awaited, Problem | None]:
-        """Tell which of what it waits for will not come, and why."""
-        found: tuple[Awaited, Problem | None] = (replication.waits_for[0], None)
-        for awaited in replication.waits_for:
-            other = self.machine.replications.get(awaited.filesystem)
-            if other is None:
-                return awaited, None
-            if other.problem is not None:
-                found = awaited, other.problem
-        return found
 
     async def _advance_one_step(self, replication: Replication) -> Problem | None:
         """Bring the first pending step to its end, or record why it stays.

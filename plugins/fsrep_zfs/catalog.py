@@ -15,6 +15,7 @@ import attrs
 
 from fsrep_core import (
     InvalidRequestError,
+    Origin,
     StorageError,
     Version,
     VersionKind,
@@ -117,19 +118,24 @@ class Catalog:
         """All that is remembered."""
         return self._datasets
 
-    def origins(self, *clones: Dataset) -> Mapping[str | None, str]:
-        """Give the identities of the snapshots that datasets are clones of, by full name.
+    def origins(self, *clones: Dataset) -> Mapping[str | None, Origin]:
+        """Give what datasets are clones of, by the full name of the snapshot.
 
-        What is not below the root is not among them.
+        What is not of a filesystem below the root is not among them.
         """
-        wanted = {dataset.origin for dataset in clones if dataset.origin is not None}
-        found: dict[str | None, str] = {}
-        for name in {origin.partition("@")[0] for origin in wanted}:
-            known = self._datasets.get(name)
-            for each in known.snapshots.values() if known is not None else ():
-                full = full_name(name, each)
-                if full in wanted:
-                    found[full] = each.guid
+        wanted: dict[str, set[str]] = {}
+        for dataset in clones:
+            if dataset.origin is not None:
+                name, _, snapshot = dataset.origin.partition("@")
+                wanted.setdefault(name, set()).add(snapshot)
+        found: dict[str | None, Origin] = {}
+        for name, snapshots in wanted.items():
+            filesystem = name.removeprefix(f"{self.root}/")
+            if filesystem == name or name not in self._datasets:
+                continue
+            for each in self._datasets[name].snapshots.values():
+                if each.name in snapshots:
+                    found[f"{name}@{each.name}"] = Origin(filesystem, each.guid)
         return found
 
     async def find(

@@ -118,6 +118,12 @@ class Receiver:
         _check_header(attempt, request, header)
         if request.origin is not None:
             await self._check_origin(attempt, request.origin)
+            if dataset is not None and request.resume_token is None:
+                raise ConflictError(
+                    f"{attempt}: a clone cannot be received into what exists",
+                    temporary=True,
+                    hint="plan again: it will be sent in full",
+                )
         if request.rollback:
             await self._roll_back(attempt, name, request)
         if dataset is None and self.config.make_parents:

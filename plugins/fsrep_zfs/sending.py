@@ -129,7 +129,7 @@ class Sender:
                 hint="plan again: the base was destroyed, and its bookmark leads to the next one",
             )
         origin = self.catalog.origins(target[0]).get(target[0].origin) if request.origin else None
-        if request.origin != origin:
+        if request.origin != (origin.guid if origin is not None else None):
             raise VersionMissingError(
                 f"{attempt}: it is no clone of the snapshot with the guid {request.origin}",
                 hint="plan again: it, or its origin, was promoted or replaced",

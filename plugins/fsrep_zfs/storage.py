@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         CursorRequest,
         DestroyVersionsRequest,
         InventoryRequest,
+        Origin,
         ReceiveRequest,
         ReceiveResponse,
         SendRequest,
@@ -117,20 +118,17 @@ class ZfsStorage:
     async def inventory(self, request: InventoryRequest) -> Inventory:
         """List everything below the root: one process, whatever there is."""
         datasets = await self._catalog.look()
-        prefix = f"{self.config.root}/"
         origins = self._catalog.origins(*datasets.values()) if self.config.clones else {}
         return Inventory(
             capabilities=CAPABILITIES,
             filesystems=tuple(
-                self._filesystem(
-                    name.removeprefix(prefix), dataset, request.job, origins.get(dataset.origin)
-                )
+                self._filesystem(dataset, request.job, origins.get(dataset.origin))
                 for name, dataset in datasets.items()
-                if name.startswith(prefix)
+                if name != self.config.root
             ),
         )
 
-    def _filesystem(self, name: str, dataset: Dataset, job: str, origin: str | None) -> Filesystem:
+    def _filesystem(self, dataset: Dataset, job: str, origin: Origin | None) -> Filesystem:
         versions = dataset.versions()
         attributes = {"type": dataset.type}
         if dataset.encrypted:
@@ -140,7 +138,7 @@ class ZfsStorage:
         if dataset.held:
             attributes["held"] = str(len(dataset.held))
         return Filesystem(
-            name=name,
+            name=dataset.name.removeprefix(f"{self.config.root}/"),
             versions=versions,
             cursor=self._cursors.current(job, dataset),
             resume_token=_resume_token(dataset),

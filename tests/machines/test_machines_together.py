@@ -195,8 +195,8 @@ class Machines(RuleBasedStateMachine):
                 lost.add(name)
             else:
                 expected.place = "waiting"
-        assert {each.filesystem for each in stranded} == lost
-        for each in stranded:
+        assert {each.filesystem for each, _ in stranded} == lost
+        for each, _ in stranded:
             self.orphan(each)
 
     def orphan(self, replication):
@@ -253,11 +253,12 @@ class Machines(RuleBasedStateMachine):
         for child in NAMES:
             if self.model[child].place == "waiting" and PARENTS[child] in lost:
                 lost.add(child)
-        order = [name, *(each.filesystem for each in dropped)]
+        order = [name, *(each.filesystem for each, _ in dropped)]
         assert sorted(order) == sorted(lost)
         assert all(PARENTS[each] in order[:at] for at, each in enumerate(order) if at)
         event(f"{len(dropped)} descendants dropped")
-        for each in dropped:
+        assert all(awaited.filesystem == PARENTS[each.filesystem] for each, awaited in dropped)
+        for each, _ in dropped:
             self.orphan(each)
 
     def lose_the_connection(self, data):

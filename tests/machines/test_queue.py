@@ -42,6 +42,11 @@ def names(replications):
     return [each.filesystem for each in replications]
 
 
+def in_vain(stranded):
+    """Tell, in the order in which they left, for which filesystem each waited in vain."""
+    return {each.filesystem: awaited.filesystem for each, awaited in stranded}
+
+
 def test_oldest_next_step_goes_first_across_filesystems():
     queue = queue_of(replication("a", 3, 4), replication("b", 1, 6), replication("c", 2, 5))
     order = []
@@ -125,7 +130,7 @@ def test_parent_that_failed_takes_its_descendants_along_and_no_sibling():
 
     dropped = queue.release(queue.take())
 
-    assert names(dropped) == ["a/b", "a/d", "a/b/c"]
+    assert in_vain(dropped) == {"a/b": "a", "a/d": "a", "a/b/c": "a/b"}
     assert names(take_all(queue)) == ["aa"]
     assert not queue.exhausted
     assert queue.release(queue.active[0]) == ()
@@ -161,7 +166,7 @@ def test_descendants_of_a_parent_without_a_future_are_stranded(parent):
 
     queue, stranded = WorkQueue.of(family)
 
-    assert names(stranded) == ["a/b", "a/b/c"]
+    assert in_vain(stranded) == {"a/b": "a", "a/b/c": "a/b"}
     assert names(take_all(queue)) == ["z"]
 
 
@@ -214,15 +219,33 @@ def test_who_waits_for_two_leaves_with_either(failing):
         else:
             complete_step(queue, taken)
 
-    assert names(dropped) == ["a/c"]
+    assert in_vain(dropped) == {"a/c": failing}
     assert queue.exhausted
+
+
+def test_who_has_what_it_waited_for_is_not_dropped_when_that_fails_later():
+    queue = queue_of(
+        replication("b", 1, 2),
+        replication("a", 9),
+        replication("a/c", 0, waits_for=["a", ("b", "0")]),
+    )
+    complete_step(queue, queue.take())
+    dropped = queue.release(queue.take())
+    complete_step(queue, queue.take())
+
+    assert dropped == ()
+    assert names(take_all(queue)) == ["a/c"]
 
 
 def test_what_never_brings_the_awaited_lets_go_when_it_is_completed():
     """The receiver knows better than the plan, and refuses what it lacks."""
-    queue = queue_of(replication("a", 1), replication("b", 2, waits_for=[("a", "other")]))
+    queue = queue_of(replication("a", 1, 2), replication("b", 2, waits_for=[("a", "other")]))
     complete_step(queue, queue.take())
+    last = queue.take()
+    nothing = queue.take()
+    complete_step(queue, last)
 
+    assert (last.filesystem, nothing) == ("a", None)
     assert queue.take().filesystem == "b"
 
 
@@ -233,7 +256,37 @@ def test_a_chain_of_clones_leaves_in_the_order_of_the_chain():
         replication("a", 2, waits_for=[("b", "0")]),
     )
 
-    assert names(queue.release(queue.take())) == ["b", "a"]
+    assert list(in_vain(queue.release(queue.take())).items()) == [("b", "z"), ("a", "b")]
+
+
+def test_what_waits_for_itself_is_stranded_and_not_waited_for_for_ever():
+    queue, stranded = WorkQueue.of(
+        [
+            replication("a", 1, waits_for=[("a/b", "0")]),
+            replication("a/b", 1, waits_for=["a"]),
+            replication("c", 1, waits_for=[("a/b", "0")]),
+            replication("d", 1),
+            replication("e", 1, waits_for=["d"]),
+        ]
+    )
+
+    assert in_vain(stranded) == {"a": "a/b", "a/b": "a", "c": "a/b"}
+    complete_step(queue, queue.take())
+    complete_step(queue, queue.take())
+    assert queue.exhausted
+
+
+def test_thousands_of_clones_of_thousands_of_snapshots_are_let_go_one_by_one():
+    """Quadratic, this would take minutes."""
+    count = 4_001
+    clones = [replication(f"b{at}", -1, waits_for=[("a", str(at))]) for at in range(count)]
+    queue = queue_of(replication("a", *range(count)), *clones)
+    order = []
+    while (taken := queue.take()) is not None:
+        order.append(taken.filesystem)
+        complete_step(queue, taken)
+
+    assert order == [name for at in range(count) for name in ("a", f"b{at}")]
 
 
 def test_empty_queue_is_exhausted():

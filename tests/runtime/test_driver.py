@@ -19,6 +19,7 @@ from fsrep_core import (
     ConflictError,
     ConnectivityError,
     InterruptedStreamError,
+    Origin,
     PermissionDeniedError,
     ReceiveResponse,
     SendResponse,
@@ -1186,18 +1187,23 @@ def with_a_clone(**settings):
     world.sender_store.add_history("docs", 3)
     world.sender_store.add_history("variant", 2)
     origin = world.sender_store.versions("docs")[1].guid
+    tell_of_clones(world, variant=Origin("docs", origin))
+    return world, origin
+
+
+def tell_of_clones(world, **origins):
+    """Let the sender say that these are clones, and both sides that they know of such."""
 
     async def tell(_request, inventory):
         await trio.lowlevel.checkpoint()
         filesystems = [
-            attrs.evolve(each, origin=origin) if each.name == "variant" else each
+            attrs.evolve(each, origin=origins.get(each.name.replace("/", "_")))
             for each in inventory.filesystems
         ]
         able = attrs.evolve(inventory.capabilities, clones=True)
         return attrs.evolve(inventory, capabilities=able, filesystems=tuple(filesystems))
 
     world.sender.after["inventory"] = world.receiver.after["inventory"] = tell
-    return world, origin
 
 
 async def test_a_clone_begins_from_its_origin_as_soon_as_that_is_there(autojump_clock):
@@ -1230,7 +1236,9 @@ async def test_a_clone_whose_origin_failed_says_so(autojump_clock):
     assert [each.filesystem for each in report.failed] == ["docs", "variant"]
     problem = report.failed[1].problem
     assert problem.kind == "origin-failed"
-    assert "a snapshot of docs, did not reach the receiver; docs failed: " in problem.message
+    assert problem.message.startswith(
+        "it waits for a snapshot of docs to be a clone of, and docs failed: "
+    )
     assert "in the way" in problem.message
     assert world.receiver.count("receive", "variant") == 0
 
@@ -1244,6 +1252,41 @@ async def test_a_clone_whose_origin_failed_for_a_while_comes_after_it(autojump_c
     assert report.status == "completed"
     assert origin in {request.origin for hook, request in world.receiver.calls if hook == "receive"}
     world.assert_replicated("docs", "variant")
+
+
+async def test_a_clone_whose_origin_is_in_conflict_fails_with_it(autojump_clock):
+    """And is not made a copy in full for ever by what is mended tomorrow."""
+    world, _ = with_a_clone()
+    world.receiver_store.add_history("docs", 1)
+
+    report = await world.run()
+
+    kinds = {each.filesystem: each.problem.kind for each in report.failed}
+    assert kinds == {"docs": "conflict", "variant": "origin-failed"}
+
+
+async def test_a_clone_fails_for_what_it_still_waits_for_and_nothing_else(autojump_clock):
+    """Its origin has arrived; what becomes of that filesystem later is not its concern."""
+    world = World(capabilities={"nests": True}, settings={"concurrency": 1})
+    for name, dates in {"docs": (1.0, 2.0), "a": (3.0,), "a/c": (4.0,)}.items():
+        for date in dates:
+            world.sender_store.change(name, b"x")
+            world.sender_store.snapshot(name, created=date)
+    first, second = world.sender_store.versions("docs")
+    tell_of_clones(world, a_c=Origin("docs", first.guid))
+    hiccup = failing(StorageError("hiccup", temporary=True), of="a")
+
+    async def before(request):
+        await hiccup(request)
+        if request.to_version == second:
+            raise ConflictError("in the way")
+
+    world.receiver.before["receive"] = before
+
+    report = await world.run()
+
+    assert [each.filesystem for each in report.failed] == ["docs"]
+    world.assert_replicated("a", "a/c")
 
 
 # Interruption and reports

@@ -650,6 +650,8 @@ def open_clone(pools, name, dataset, coming):
     for other, each in pools.datasets.items():
         for snapshot, value in each["snapshots"].items():
             if value["guid"] == coming["base"]:
+                if dataset is not None:
+                    raise FailedError("cannot receive: kernel modules must be upgraded")
                 made = open_full(pools, name, dataset, coming)
                 made["origin"] = f"{other}@{snapshot}"
                 return made

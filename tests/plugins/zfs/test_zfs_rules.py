@@ -543,6 +543,25 @@ async def test_a_clone_that_was_cut_goes_on_as_one(pretended_sites):
     assert receiver.dataset("variant")["origin"] == f"{receiver.root}/docs@a"
 
 
+async def test_a_clone_is_not_received_into_what_exists(pretended_sites):
+    """As a copy whose last snapshot was destroyed: a clone is only ever made anew."""
+    sender, receiver = pretended_sites
+    made = await make_clone(sender)
+    await replicate(sender, receiver, request_of(made["a"]))
+    await replicate(sender, receiver, request_of(made["c"], filesystem="variant"))
+    with receiver.pools() as pools:
+        pools.datasets[f"{receiver.root}/variant"]["snapshots"].clear()
+    receiver.reopen()
+    receiver.calls()
+    request = request_of(made["c"], filesystem="variant", origin=made["a"].guid)
+
+    with pytest.raises(ConflictError, match="into what exists") as caught:
+        await replicate(sender, receiver, request, origin=request.origin)
+
+    assert caught.value.temporary
+    assert "receive" not in commands(receiver)
+
+
 async def test_clones_that_are_not_wanted_are_not_told_of(pretended_sites):
     sender, receiver = pretended_sites
     await make_clone(sender)
