@@ -156,7 +156,7 @@ def btrfs(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """Tests between hosts made of network namespaces: needs root, iproute2 and an sshd."""
     session.install(".", *group("test"))
-    posargs = session.posargs or [*SPREAD, "-n", "4"]  # they wait more than they work
+    posargs = session.posargs or [*SPREAD, "-n", "4"]  # they wait for much of their time
     session.run("pytest", "-m", "hosts", *posargs, env=INSTALLED_ONLY)
 
 

@@ -277,7 +277,7 @@ def test_what_waits_for_itself_is_stranded_and_not_waited_for_for_ever():
 
 
 def test_thousands_of_clones_of_thousands_of_snapshots_are_let_go_one_by_one():
-    """Quadratic, this would take minutes."""
+    """Each step looks only for those that wait for what it brought."""
     count = 4_001
     clones = [replication(f"b{at}", -1, waits_for=[("a", str(at))]) for at in range(count)]
     queue = queue_of(replication("a", *range(count)), *clones)

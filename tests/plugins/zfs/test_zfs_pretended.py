@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 from contextlib import asynccontextmanager
 
-import attrs
 import pytest
 
-from fsrep_core.planning import Policy
-from fsrep_core.runtime.binding import Endpoint
-from fsrep_core.runtime.driver import Driver
-from fsrep_core.runtime.settings import JobSettings
 from fsrep_core.testing import STORAGE_LAWS, check_storage
 from fsrep_zfs import guarding
 from pretended_pools import PretendedHarness
-
-JOB = "job"
+from real_zfs import run_job
 
 
 @pytest.mark.proof
@@ -29,18 +23,6 @@ async def test_law(law, pretended_sites):
         yield PretendedHarness(*pretended_sites)
 
     await check_storage(make, laws=[law])
-
-
-async def run_job(sender, receiver, **options):
-    names = {field.name for field in attrs.fields(Policy)}
-    policy = Policy(**{key: options.pop(key) for key in names & set(options)})
-    settings = JobSettings(**{"name": JOB, "retry_for_seconds": 0, "policy": policy, **options})
-    driver = Driver(
-        settings,
-        Endpoint(sender.storage, name="sender"),
-        Endpoint(receiver.storage, name="receiver"),
-    )
-    return await driver.run()
 
 
 async def test_the_processes_of_a_job_are_few(pretended_sites, monkeypatch):

@@ -23,12 +23,10 @@ from fsrep_core import (
     VersionKind,
     VersionMissingError,
 )
-from fsrep_core.planning import Initial, Policy
-from fsrep_core.runtime.binding import Endpoint
-from fsrep_core.runtime.driver import Driver
-from fsrep_core.runtime.settings import JobSettings
+from fsrep_core.planning import Initial
 from fsrep_core.testing import CutStream, drain
 from fsrep_zfs.names import cursor_name, last_tag, step_tag
+from real_zfs import run_job
 
 JOB = "job"
 STEP, LAST = step_tag(JOB), last_tag(JOB)
@@ -499,11 +497,9 @@ async def make_clone(site):
     return made | await make(site, "c", filesystem="variant")
 
 
-async def run_job(sender, receiver):
-    """Replicate all there is."""
-    settings = JobSettings(name=JOB, retry_for_seconds=0, policy=Policy(initial=Initial.ALL))
-    ends = [Endpoint(site.storage, name="storage") for site in (sender, receiver)]
-    report = await Driver(settings, *ends).run()
+async def replicate_all(sender, receiver):
+    """Run a job over all there is; give its steps by filesystem."""
+    report = await run_job(sender, receiver, initial=Initial.ALL)
     assert report.status == "completed", report
     return {each.filesystem: each.completed for each in report.replications}
 
@@ -512,7 +508,7 @@ async def test_a_clone_arrives_as_a_clone(pretended_sites):
     sender, receiver = pretended_sites
     made = await make_clone(sender)
 
-    steps = await run_job(sender, receiver)
+    steps = await replicate_all(sender, receiver)
 
     assert receiver.dataset("variant")["origin"] == f"{receiver.root}/docs@a"
     assert [step.origin for step in steps["variant"]] == [made["a"].guid]
@@ -536,7 +532,7 @@ async def test_a_clone_that_was_cut_goes_on_as_one(pretended_sites):
     receiver.reopen()
     token = (await receiver.listed("variant")).resume_token
 
-    steps = await run_job(sender, receiver)
+    steps = await replicate_all(sender, receiver)
 
     assert token.from_guid == made["a"].guid
     assert [step.resumed for step in steps["variant"]] == [True]
@@ -567,7 +563,7 @@ async def test_clones_that_are_not_wanted_are_not_told_of(pretended_sites):
     await make_clone(sender)
     sender.reopen(clones=False)
 
-    steps = await run_job(sender, receiver)
+    steps = await replicate_all(sender, receiver)
 
     assert [step.origin for step in steps["variant"]] == [None]
     assert "origin" not in receiver.dataset("variant")
